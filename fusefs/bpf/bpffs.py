@@ -1,0 +1,204 @@
+"""bpffs: directories, symbolic links and pins, reached by descriptors and never by a path.
+
+A `Directory` holds a descriptor of one bpffs directory, and everything below it is named by that
+descriptor and one name, so that nobody who renames or replaces things in between can lead us
+elsewhere. Every method raises OSError with the kernel's errno.
+
+Source: kernel/bpf/inode.c in the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import os
+from dataclasses import dataclass
+
+from fusefs.bpf import syscall
+from fusefs.bpf.link import Link
+from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
+from fusefs.bpf.program import Program
+from fusefs.bpf.syscall import Command
+
+MAGIC = 0xCAFE4A11  # BPF_FS_MAGIC, include/uapi/linux/magic.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# What /proc/self/fd says of a descriptor that BPF_OBJ_GET gave (kernel/bpf/syscall.c).
+_KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
+    "anon_inode:bpf-map": Map,
+    "anon_inode:bpf-prog": Program,
+    "anon_inode:bpf_link": Link,
+    "anon_inode:bpf-link": Link,
+}
+
+Pinned = Map | Program | Link
+
+
+class RenameFlags(enum.IntFlag):
+    """Flags of renameat2(2)."""
+
+    REPLACE = 0
+    NOREPLACE = 1
+    EXCHANGE = 2
+
+
+class _StatFs(ctypes.Structure):
+    """The start of `struct statfs`; os.statvfs leaves out the type. See statfs(2)."""
+
+    _fields_ = (("f_type", ctypes.c_long), ("_rest", ctypes.c_char * 256))
+
+
+def is_bpffs(fd: int) -> bool:
+    """Whether the descriptor is of a file in a bpffs."""
+    buffer = _StatFs()
+    if _libc.fstatfs(fd, ctypes.byref(buffer)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(buffer.f_type) & 0xFFFFFFFF == MAGIC
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A name in a directory, and its attributes: None where the kernel refuses to tell them."""
+
+    name: str
+    stat: os.stat_result | None
+
+
+class Directory:
+    """An open bpffs directory; the descriptor is given back when nothing refers to it any more."""
+
+    def __init__(self, path: str, parent: Directory | None = None) -> None:
+        """Open `path`, or the directory named so in `parent`. Follows no symbolic link there."""
+        self._fd = -1
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        if parent is None:
+            self._fd = os.open(path, flags)
+        else:
+            self._fd = os.open(path, flags | os.O_NOFOLLOW, dir_fd=parent._fd)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, for calls on the directory itself; opened with O_PATH."""
+        return self._fd
+
+    def stat(self, name: str = "") -> os.stat_result:
+        """The attributes of `name`, which is not followed, or of the directory itself."""
+        if not name:
+            return os.fstat(self._fd)
+        return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+
+    def statvfs(self) -> os.statvfs_result:
+        """What df(1) asks."""
+        return os.statvfs(self._fd)
+
+    def list(self) -> list[Listed]:
+        """The names in it, in the kernel's order, without `.` and `..`."""
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            names = os.listdir(fd)
+        finally:
+            os.close(fd)
+        return [Listed(name, self._stat_if_told(name)) for name in names]
+
+    def _stat_if_told(self, name: str) -> os.stat_result | None:
+        try:
+            return self.stat(name)
+        except OSError:
+            return None  # names with a dot, which only the kernel itself can make, may be EPERM
+
+    def open_pin(self, name: str, inode: int) -> Pinned:
+        """Open the object that is pinned as `name`.
+
+        Raises FileNotFoundError when that name is gone, or is no longer the inode `inode`: what
+        is opened is never something that was put in its place.
+        """
+        pin = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            if os.fstat(pin).st_ino != inode:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            path = ctypes.create_string_buffer(b"/proc/self/fd/%d" % pin)
+            arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path))
+            return _typed(syscall.bpf(Command.OBJ_GET, arguments))
+        finally:
+            os.close(pin)
+
+    def pin(self, name: str, obj: Object) -> None:
+        """Pin `obj` as `name`."""
+        path = ctypes.create_string_buffer(b"/proc/self/fd/%d/" % self._fd + os.fsencode(name))
+        arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path), bpf_fd=obj.fd)
+        syscall.bpf(Command.OBJ_PIN, arguments)
+
+    def readlink(self, name: str) -> str:
+        """The text of the symbolic link `name`."""
+        return os.readlink(name, dir_fd=self._fd)
+
+    def mkdir(self, name: str, mode: int) -> None:
+        """Make a directory."""
+        os.mkdir(name, mode, dir_fd=self._fd)
+
+    def symlink(self, name: str, target: str) -> None:
+        """Make a symbolic link to `target`, which may be any text."""
+        os.symlink(target, name, dir_fd=self._fd)
+
+    def unlink(self, name: str) -> None:
+        """Remove a pin or a symbolic link."""
+        os.unlink(name, dir_fd=self._fd)
+
+    def rmdir(self, name: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(name, dir_fd=self._fd)
+
+    def rename(self, name: str, to: Directory, new_name: str, flags: RenameFlags) -> None:
+        """Rename `name` to `new_name` in the directory `to`, as renameat2(2) does."""
+        old, new = os.fsencode(name), os.fsencode(new_name)
+        if _libc.renameat2(self._fd, old, to._fd, new, int(flags)) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), name, None, new_name)
+
+    def chmod(self, name: str, mode: int) -> None:
+        """Set permission bits; of the directory itself with an empty name."""
+        # There is no fchmodat on a descriptor opened with O_PATH before Linux 6.6: by /proc.
+        if not name:
+            os.chmod(f"/proc/self/fd/{self._fd}", mode)
+            return
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
+
+    def chown(self, name: str, uid: int, gid: int) -> None:
+        """Set owner and group, -1 for as it is; of the directory itself with an empty name."""
+        if name:
+            os.chown(name, uid, gid, dir_fd=self._fd, follow_symlinks=False)
+        else:
+            os.chown(f"/proc/self/fd/{self._fd}", uid, gid)
+
+    def utime(self, name: str, atime_ns: int, mtime_ns: int) -> None:
+        """Set both times; of the directory itself with an empty name."""
+        times = (atime_ns, mtime_ns)
+        if name:
+            os.utime(name, ns=times, dir_fd=self._fd, follow_symlinks=False)
+        else:
+            os.utime(f"/proc/self/fd/{self._fd}", ns=times)
+
+
+def _typed(fd: int) -> Pinned:
+    """The object behind a descriptor that BPF_OBJ_GET gave."""
+    try:
+        what = os.readlink(f"/proc/self/fd/{fd}")
+        kind = _KINDS.get(what)
+        if kind is None:
+            raise OSError(errno.EOPNOTSUPP, f"{what} is no map, program or link")
+    except OSError:
+        os.close(fd)
+        raise
+    return kind(fd)

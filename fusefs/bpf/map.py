@@ -1,0 +1,279 @@
+"""Maps: making them, and reading and changing their entries.
+
+Source: kernel/bpf/syscall.c, hashtab.c and arraymap.c in the kernel; bpf(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import enum
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fusefs.bpf import syscall
+from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.cpus import possible_cpus
+from fusefs.bpf.object import Object, buffer
+from fusefs.bpf.syscall import ENOTSUPP, Command
+
+_BATCH_BYTES = 1 << 20
+_BATCH_ENTRIES = 4096
+_HASHED_BYTES = 1 << 20
+# A hash's batch call fails with ENOSPC when a bucket has more entries than it may return.
+_BATCH_LEAST = 16
+
+
+class MapType(enum.IntEnum):
+    """`enum bpf_map_type`, as far as the code treats a type by name."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_HASH = 5
+    PERCPU_ARRAY = 6
+    LRU_HASH = 9
+    LRU_PERCPU_HASH = 10
+    LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    HASH_OF_MAPS = 13
+    PERCPU_CGROUP_STORAGE = 21
+    QUEUE = 22
+
+
+_PER_CPU = frozenset(
+    {
+        MapType.PERCPU_HASH,
+        MapType.PERCPU_ARRAY,
+        MapType.LRU_PERCPU_HASH,
+        MapType.PERCPU_CGROUP_STORAGE,
+    }
+)
+
+
+class Existence(enum.IntEnum):
+    """What an update expects of the key: anything, that it is new, that it is there."""
+
+    ANY = 0
+    NOEXIST = 1
+    EXIST = 2
+
+
+class MapInfo(ctypes.Structure):
+    """`struct bpf_map_info`."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+        ("ifindex", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_id", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+        ("hash", ctypes.c_uint64),
+        ("hash_size", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`count` entries: their keys, and their values, one after the other."""
+
+    count: int
+    keys: bytes
+    values: bytes
+
+
+class Map(Object):
+    """An open map.
+
+    Keys have `key_size` bytes, values `stride` bytes: what the kernel moves for an entry, which
+    for a per-CPU map is every possible CPU's value, each padded to 8 bytes. Every method raises
+    OSError with the kernel's errno.
+    """
+
+    kind = "map"
+    by_id = Command.MAP_GET_FD_BY_ID
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self.info = self.fill(MapInfo())
+        self.key_size: int = self.info.key_size
+        self.per_cpu = self.info.type in _PER_CPU
+        size: int = self.info.value_size
+        self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
+        self._key = buffer(self.key_size)
+        self._value = buffer(max(self.stride, self.key_size))  # it takes the next key, too
+        self._arguments = syscall.ElementArguments(map_fd=fd, key=ctypes.addressof(self._key))
+
+    @classmethod
+    def create(
+        cls,
+        map_type: int,
+        *,
+        key_size: int,
+        value_size: int,
+        max_entries: int,
+        name: str = "",
+        flags: int = 0,
+        btf: BtfObject | None = None,
+        key_type: int = 0,
+        value_type: int = 0,
+        inner: Map | None = None,
+    ) -> Map:
+        """Make a map; `key_type` and `value_type` are type ids in `btf`."""
+        arguments = syscall.CreateArguments(
+            map_type=map_type,
+            key_size=key_size,
+            value_size=value_size,
+            max_entries=max_entries,
+            map_flags=flags,
+            map_name=name.encode(),
+            inner_map_fd=inner.fd if inner else 0,
+            btf_fd=btf.fd if btf else 0,
+            btf_key_type_id=key_type,
+            btf_value_type_id=value_type,
+        )
+        return cls(syscall.bpf(Command.MAP_CREATE, arguments))
+
+    def _call(self, command: Command, key: bytes, flags: int = 0) -> None:
+        if len(key) != self.key_size:
+            raise OSError(errno.EINVAL, f"a key has {self.key_size} bytes, not {len(key)}")
+        ctypes.memmove(self._key, key, len(key))
+        # The kernel refuses a command whose unused arguments are not zero (CHECK_ATTR).
+        deletes = command == Command.MAP_DELETE_ELEM
+        self._arguments.value = 0 if deletes else ctypes.addressof(self._value)
+        self._arguments.flags = flags
+        syscall.bpf(command, self._arguments)
+
+    def lookup(self, key: bytes) -> bytes:
+        """The value of `key`. Raises FileNotFoundError when the map does not have it."""
+        self._call(Command.MAP_LOOKUP_ELEM, key)
+        return self._value.raw[: self.stride]
+
+    def update(self, key: bytes, value: bytes, existence: Existence = Existence.ANY) -> None:
+        """Set the value of `key`.
+
+        Raises FileExistsError or FileNotFoundError as `existence` has it, and E2BIG when the map
+        is full or an index is past the end of an array.
+        """
+        if len(value) != self.stride:
+            raise OSError(errno.EINVAL, f"a value has {self.stride} bytes, not {len(value)}")
+        ctypes.memmove(self._value, value, len(value))
+        self._call(Command.MAP_UPDATE_ELEM, key, existence)
+
+    def delete(self, key: bytes) -> None:
+        """Remove `key`. Raises FileNotFoundError when the map does not have it."""
+        self._call(Command.MAP_DELETE_ELEM, key)
+
+    def freeze(self) -> None:
+        """Let no system call change the map any more; programs still may. It is for good."""
+        syscall.bpf(Command.MAP_FREEZE, syscall.ElementArguments(map_fd=self.fd))
+
+    def frozen(self) -> bool:
+        """Whether the map is frozen."""
+        return self.fdinfo().get("frozen") == "1"
+
+    def sha256(self) -> bytes | None:
+        """The SHA-256 of a frozen array's values, or None where the kernel has none to give.
+
+        The kernel reads the whole map for it; so large ones are not asked for.
+        """
+        if self.info.max_entries * self.info.value_size > _HASHED_BYTES:
+            return None
+        digest = buffer(32)
+        try:
+            self.fill(MapInfo(hash=ctypes.addressof(digest), hash_size=32))
+        except OSError:
+            return None  # not an array, or not frozen, or the kernel is older than 6.18
+        return digest.raw[:32] if any(digest.raw) else None
+
+    def batches(self) -> Iterator[Batch]:
+        """All entries, some thousands at a time; a batch may be empty.
+
+        While others change the map, a key that stays is given once, and one that comes or goes
+        once or not at all.
+        """
+        try:
+            yield from self._batches()
+        except OSError as error:
+            # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
+            if error.errno not in (errno.EINVAL, ENOTSUPP):
+                raise
+            yield from self._walk()
+
+    def _batches(self) -> Iterator[Batch]:
+        entry = max(self.key_size + self.stride, 1)
+        room = max(_BATCH_LEAST, min(_BATCH_ENTRIES, _BATCH_BYTES // entry))
+        # Where to go on: a u32 bucket number in a hash, whatever the key's size; else a key.
+        position, following = buffer(max(self.key_size, 8)), buffer(max(self.key_size, 8))
+        keys, values = buffer(room * self.key_size), buffer(room * self.stride)
+        arguments = syscall.BatchArguments(map_fd=self.fd)
+        while True:
+            arguments.out_batch = ctypes.addressof(following)
+            arguments.keys, arguments.values = ctypes.addressof(keys), ctypes.addressof(values)
+            arguments.count = room
+            try:
+                syscall.bpf(Command.MAP_LOOKUP_BATCH, arguments)
+                last = False
+            except FileNotFoundError:
+                last = True
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                room *= 2
+                keys, values = buffer(room * self.key_size), buffer(room * self.stride)
+                continue
+            count: int = arguments.count
+            yield Batch(
+                count,
+                ctypes.string_at(keys, count * self.key_size),
+                ctypes.string_at(values, count * self.stride),
+            )
+            if last:
+                return
+            position, following = following, position
+            arguments.in_batch = ctypes.addressof(position)
+
+    def _next_key(self, key: bytes | None) -> bytes | None:
+        """The key after `key`, or the first; None after the last."""
+        arguments = syscall.ElementArguments(
+            map_fd=self.fd,
+            key=0 if key is None else ctypes.addressof(self._key),
+            value=ctypes.addressof(self._value),
+        )
+        if key is not None:
+            ctypes.memmove(self._key, key, len(key))
+        try:
+            syscall.bpf(Command.MAP_GET_NEXT_KEY, arguments)
+        except FileNotFoundError:
+            return None
+        return self._value.raw[: self.key_size]
+
+    def _walk(self) -> Iterator[Batch]:
+        """One entry at a time, for kernels and types without batches.
+
+        When the key that it stands on is deleted, the kernel starts over from the first: `seen`
+        keeps those already given from being given again, and the bound ends a walk that is always
+        thrown back.
+        """
+        seen: set[bytes] = set()
+        key = self._next_key(None)
+        for _ in range(4 * self.info.max_entries + _BATCH_ENTRIES):
+            if key is None:
+                return
+            if key not in seen:
+                seen.add(key)
+                with contextlib.suppress(FileNotFoundError):
+                    yield Batch(1, key, self.lookup(key))
+            key = self._next_key(key)
+        raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")

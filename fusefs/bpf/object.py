@@ -1,0 +1,84 @@
+"""What maps, programs, links and BTF have in common: a descriptor, an id, an info call."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self, TypeVar
+
+from fusefs.bpf import syscall
+from fusefs.bpf.syscall import Command
+
+Info = TypeVar("Info", bound=ctypes.Structure)
+
+# Lines of fdinfo that every descriptor has (proc_pid_fdinfo(5)): they tell about our descriptor.
+_OF_ANY_DESCRIPTOR = frozenset({"pos", "flags", "mnt_id", "ino"})
+
+
+class Object:
+    """An open BPF object. It stays in the kernel at least as long as this is open.
+
+    A context manager; closed at the latest when nothing refers to it any more, as Python's own
+    files are.
+    """
+
+    kind: ClassVar[str]
+    by_id: ClassVar[Command]
+
+    def __init__(self, fd: int) -> None:
+        """Takes over the descriptor `fd`."""
+        self.fd = fd
+
+    @classmethod
+    def from_id(cls, object_id: int) -> Self:
+        """Open the object with this id. Raises OSError: ENOENT when there is none."""
+        return cls(syscall.bpf(cls.by_id, syscall.IdArguments(id=object_id)))
+
+    def close(self) -> None:
+        """Give the descriptor back; again is no error."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def fill(self, info: Info) -> Info:
+        """Have the kernel fill `info`; what it does not know stays as it is.
+
+        Arrays are given as a pointer and a length in `info`. Raises OSError.
+        """
+        # A kernel older than the structure refuses bytes beyond its own only when they are set.
+        arguments = syscall.InfoArguments(
+            bpf_fd=self.fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info)
+        )
+        syscall.bpf(Command.OBJ_GET_INFO_BY_FD, arguments)
+        return info
+
+    def fdinfo(self) -> dict[str, str]:
+        """What /proc/self/fdinfo tells of the object, in its order."""
+        lines = Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines()
+        pairs = (line.partition(":") for line in lines)
+        return {
+            name.strip(): value.strip()
+            for name, _, value in pairs
+            if name.strip() not in _OF_ANY_DESCRIPTOR
+        }
+
+
+def buffer(size: int) -> ctypes.Array[ctypes.c_char]:
+    """Zeroed memory for the kernel to read or write."""
+    return ctypes.create_string_buffer(size) if size else ctypes.create_string_buffer(1)

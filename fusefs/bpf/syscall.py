@@ -1,0 +1,161 @@
+"""The bpf(2) system call: commands, their arguments, and nothing clever.
+
+One ctypes structure for each shape that `union bpf_attr` takes. Source: include/uapi/linux/bpf.h
+in the kernel, and bpf(2). The call goes through ctypes, which releases the interpreter's lock
+while the kernel works.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import os
+import platform
+
+# __NR_bpf, from arch/*/include/*/unistd.h; newer architectures share the generic table's 280.
+_NUMBERS = {"x86_64": 321, "i686": 357, "s390x": 351, "ppc64le": 361, "armv7l": 386}
+_NUMBER = _NUMBERS.get(platform.machine(), 280)
+
+# The kernel answers some calls with this number, which errno.h does not have (linux/errno.h).
+ENOTSUPP = 524
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class Command(enum.IntEnum):
+    """`enum bpf_cmd`, as far as it is used here."""
+
+    MAP_CREATE = 0
+    MAP_LOOKUP_ELEM = 1
+    MAP_UPDATE_ELEM = 2
+    MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_GET_FD_BY_ID = 13
+    MAP_GET_FD_BY_ID = 14
+    OBJ_GET_INFO_BY_FD = 15
+    BTF_LOAD = 18
+    BTF_GET_FD_BY_ID = 19
+    MAP_FREEZE = 22
+    MAP_LOOKUP_BATCH = 24
+    LINK_GET_FD_BY_ID = 30
+
+
+class ElementArguments(ctypes.Structure):
+    """BPF_MAP_*_ELEM, MAP_GET_NEXT_KEY and MAP_FREEZE; `value` is also the next key."""
+
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("_padding", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class BatchArguments(ctypes.Structure):
+    """BPF_MAP_*_BATCH; the kernel writes the number of entries that it handled to `count`."""
+
+    _fields_ = (
+        ("in_batch", ctypes.c_uint64),
+        ("out_batch", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map_fd", ctypes.c_uint32),
+        ("element_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class CreateArguments(ctypes.Structure):
+    """BPF_MAP_CREATE, as far as BTF ids and map_extra."""
+
+    _fields_ = (
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * 16),
+        ("map_ifindex", ctypes.c_uint32),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("map_extra", ctypes.c_uint64),
+    )
+
+
+class ObjectArguments(ctypes.Structure):
+    """BPF_OBJ_PIN and BPF_OBJ_GET."""
+
+    _fields_ = (
+        ("pathname", ctypes.c_uint64),
+        ("bpf_fd", ctypes.c_uint32),
+        ("file_flags", ctypes.c_uint32),
+    )
+
+
+class InfoArguments(ctypes.Structure):
+    """BPF_OBJ_GET_INFO_BY_FD; the kernel writes how much it filled to `info_len`."""
+
+    _fields_ = (
+        ("bpf_fd", ctypes.c_uint32),
+        ("info_len", ctypes.c_uint32),
+        ("info", ctypes.c_uint64),
+    )
+
+
+class IdArguments(ctypes.Structure):
+    """BPF_*_GET_FD_BY_ID."""
+
+    _fields_ = (
+        ("id", ctypes.c_uint32),
+        ("next_id", ctypes.c_uint32),
+        ("open_flags", ctypes.c_uint32),
+    )
+
+
+class BtfLoadArguments(ctypes.Structure):
+    """BPF_BTF_LOAD."""
+
+    _fields_ = (
+        ("btf", ctypes.c_uint64),
+        ("log", ctypes.c_uint64),
+        ("btf_size", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_level", ctypes.c_uint32),
+    )
+
+
+def bpf(command: Command, arguments: ctypes.Structure) -> int:
+    """Make the call; the result is a descriptor or 0, as the command has it.
+
+    Raises OSError with the kernel's errno, ENOTSUPP (524) included.
+    """
+    result: int = _syscall(_NUMBER, int(command), ctypes.byref(arguments), ctypes.sizeof(arguments))
+    if result < 0:
+        number = ctypes.get_errno()
+        reason = "Operation not supported" if number == ENOTSUPP else os.strerror(number)
+        raise OSError(number, f"{reason} (BPF_{command.name})")
+    return result
+
+
+def may_use_bpf() -> bool:
+    """Whether this process may make the calls that opening pins takes.
+
+    The kernel refuses every command with EPERM to those who may not
+    (kernel.unprivileged_bpf_disabled), before it looks at the arguments.
+    """
+    try:
+        bpf(Command.OBJ_GET, ObjectArguments())
+    except OSError as error:
+        return error.errno != errno.EPERM
+    return True
