@@ -1,0 +1,235 @@
+"""BTF types to codecs."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable
+
+from fusefs.bpf import btf as bpf
+from fusefs.bpf.btf import Btf, BtfError, Kind
+from fusefs.text import floats
+from fusefs.text.addresses import Ipv4, Ipv6
+from fusefs.text.codec import Codec
+from fusefs.text.composite import Array, Composite, Part, Struct, Union
+from fusefs.text.scalars import Bitfield, Bool, Enumeration, Integer, Number, Pointer
+from fusefs.text.spelling import type_name
+from fusefs.text.strings import CharArray, Raw
+
+__all__ = ["compile_codec", "raw_codec", "type_name"]
+
+MAX_SIZE = 64 << 20  # bytes of a value, and scalars visited to show it
+MAX_DEPTH = 32  # kernel/bpf/btf.c: MAX_RESOLVE_DEPTH
+POINTER_SIZE = 8  # in BPF programs, whatever the kernel's
+
+# Structs that the kernel keeps for itself: lookups give zeros for them, updates leave them alone
+# (kernel/bpf/btf.c, btf_get_field_type).
+SPECIAL_STRUCTS = frozenset(
+    {
+        "bpf_list_head",
+        "bpf_list_node",
+        "bpf_rb_node",
+        "bpf_rb_root",
+        "bpf_refcount",
+        "bpf_res_spin_lock",
+        "bpf_spin_lock",
+        "bpf_task_work",
+        "bpf_timer",
+        "bpf_wq",
+    }
+)
+# Tags on what a pointer points to, that make the pointer such a field (same place).
+SPECIAL_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
+_BIG_ENDIAN = {"__be16": 2, "__be32": 4, "__be64": 8}
+_ADDRESSES: dict[tuple[str, int], type[Ipv4 | Ipv6]] = {
+    ("in_addr", 4): Ipv4,
+    ("in6_addr", 16): Ipv6,
+}
+
+
+def compile_codec(btf: Btf, type_id: int) -> Codec:
+    """The codec of a type. Raises `BtfError` when the type is malformed, or beyond all bounds."""
+    return _Compiler(btf).codec(type_id, 0)
+
+
+def raw_codec(size: int) -> Codec:
+    """The codec of `size` bytes without a type: see `Raw` for what can be written."""
+    return Raw(size)
+
+
+class _Compiler:
+    """Compiles types of one blob, each once."""
+
+    def __init__(self, btf: Btf) -> None:
+        self._btf = btf
+        self._codecs: dict[int, Codec] = {}
+
+    def codec(self, type_id: int, depth: int) -> Codec:
+        if depth > MAX_DEPTH:
+            raise BtfError(f"type {type_id} is nested more than {MAX_DEPTH} deep, or within itself")
+        if type_id not in self._codecs:
+            codec = self._compile(type_id, depth + 1)
+            if codec.size > MAX_SIZE or codec.weight > MAX_SIZE:
+                raise BtfError(f"type {type_id}, {codec.name}, is too large")
+            if codec.depth > MAX_DEPTH:
+                raise BtfError(f"type {type_id}, {codec.name}, is nested too deep")
+            self._codecs[type_id] = codec
+        return self._codecs[type_id]
+
+    def _compile(self, type_id: int, depth: int) -> Codec:
+        match self._btf.type(type_id):
+            case bpf.Alias(kind, name, target):
+                return self._alias(kind, name, target, depth)
+            case bpf.Int() as integer:
+                return _integer(integer)
+            case bpf.Float(name, size):
+                return floats.Float(name, size) if size in floats.SIZES else Raw(size, name)
+            case bpf.Pointer(target):
+                return self._pointer(type_id, target)
+            case bpf.Enum(size=size, signed=signed, values=values):
+                if size not in (1, 2, 4, 8):
+                    raise BtfError(f"enum of {size} bytes")
+                name = type_name(self._btf, type_id)
+                return Enumeration(name, size, signed=signed, values=values)
+            case bpf.Array(element, count):
+                return self._array(type_id, element, count, depth)
+            case bpf.Composite() as composite:
+                return self._composite(type_id, composite, depth)
+            case bpf.Variable(type_id=target):
+                return self.codec(target, depth)
+            case bpf.DataSection() as section:
+                return self._section(section, depth)
+        raise BtfError(f"type {type_id}, {type_name(self._btf, type_id)}, has no values")
+
+    def _alias(self, kind: Kind, name: str, target: int, depth: int) -> Codec:
+        codec = self.codec(target, depth)
+        if kind != Kind.TYPEDEF:
+            return codec
+        if isinstance(codec, Integer) and codec.size == _BIG_ENDIAN.get(name):
+            return Integer(name, codec.size, signed=False, order="big")
+        named = copy.copy(codec)  # reasons speak of the type as its users call it
+        named.name = name
+        return named
+
+    def _pointer(self, type_id: int, target: int) -> Codec:
+        name = type_name(self._btf, type_id)
+        tagged = self._btf.type(target)
+        if isinstance(tagged, bpf.Alias) and tagged.kind == Kind.TYPE_TAG:  # noqa: SIM102
+            if tagged.name in SPECIAL_TAGS:
+                return Struct(name, POINTER_SIZE, ())
+        return Pointer(name, POINTER_SIZE)
+
+    def _array(self, type_id: int, element_id: int, count: int, depth: int) -> Codec:
+        element = self.codec(element_id, depth)
+        below = self._btf.type(self._btf.strip(element_id))
+        if isinstance(below, bpf.Int) and below.name == "char" and below.size == 1:
+            return CharArray(count)
+        if max(element.size, element.shows) * count > MAX_SIZE:
+            raise BtfError(f"type {type_id}, {type_name(self._btf, type_id)}, is too large")
+        return Array(element, count, type_name(self._btf, type_id))
+
+    def _composite(self, type_id: int, composite: bpf.Composite, depth: int) -> Codec:
+        name = type_name(self._btf, type_id)
+        if not composite.is_union and composite.name in SPECIAL_STRUCTS:
+            return Struct(name, composite.size, ())
+        address = _ADDRESSES.get((composite.name, composite.size))
+        if address and not composite.is_union:
+            return address(name)
+        parts = [self._member(name, composite, member, depth) for member in composite.members]
+        kind = Union if composite.is_union else Struct
+        return kind(name, composite.size, _shown(parts))
+
+    def _member(self, name: str, composite: bpf.Composite, member: bpf.Member, depth: int) -> Part:
+        codec = self.codec(member.type_id, depth)
+        below = self._btf.type(self._btf.strip(member.type_id))
+        first, bits = member.bit_offset, member.bits
+        if isinstance(below, bpf.Int) and isinstance(codec, Bitfield) and not bits:
+            first, bits = first + below.offset, below.bits
+        if bits:
+            codec = self._bitfield(below, codec, first % 8, bits)
+        elif first % 8:
+            raise BtfError(f"{name}: {member.name} is at bit {first}, but is no bitfield")
+        part = Part(member.name, first // 8, codec)
+        if part.end > composite.size:
+            raise BtfError(f"{name}: {member.name} ends outside of it")
+        return part
+
+    def _bitfield(self, below: bpf.Type, codec: Codec, first: int, bits: int) -> Codec:
+        number = codec.number if isinstance(codec, Bitfield) else codec
+        if isinstance(below, bpf.Int):  # a bitfield has no byte order, whatever its typedef says
+            number = _number(below)
+        if not isinstance(number, Number) or bits > number.size * 8:
+            raise BtfError(f"a bitfield of {bits} bits in {codec.name}")
+        return Bitfield(number, (first + bits + 7) // 8, first, bits)
+
+    def _section(self, section: bpf.DataSection, depth: int) -> Codec:
+        parts = []
+        for type_id, offset, size in section.variables:
+            variable = self._btf.type(type_id)
+            if not isinstance(variable, bpf.Variable):
+                continue  # a function, in the sections of kernel symbols
+            part = Part(variable.name, offset, self._variable(variable, size, depth))
+            if part.end > section.size:
+                raise BtfError(f"{section.name}: {variable.name} ends outside of it")
+            parts.append(part)
+        return Struct(section.name, section.size, _shown(parts))
+
+    def _variable(self, variable: bpf.Variable, size: int, depth: int) -> Codec:
+        below = self._btf.type(self._btf.strip(variable.type_id))
+        if isinstance(below, bpf.Void | bpf.Forward | bpf.Function | bpf.Prototype):
+            return Raw(size, type_name(self._btf, variable.type_id))
+        return self.codec(variable.type_id, depth)
+
+
+def _number(integer: bpf.Int) -> Number:
+    """The codec of all bits of an integer."""
+    if not 1 <= integer.size <= 16 or not integer.bits:
+        raise BtfError(f"{integer.name}: an integer of {integer.size} bytes, {integer.bits} bits")
+    if integer.offset + integer.bits > integer.size * 8:
+        raise BtfError(f"{integer.name}: {integer.bits} bits at {integer.offset} are outside of it")
+    if integer.is_bool and integer.size == 1:
+        return Bool(integer.name)
+    return Integer(integer.name, integer.size, signed=integer.signed)
+
+
+def _integer(integer: bpf.Int) -> Codec:
+    number = _number(integer)
+    if integer.bits == integer.size * 8:
+        return number
+    return Bitfield(number, integer.size, integer.offset, integer.bits)
+
+
+def _shown(parts: Iterable[Part]) -> list[Part]:
+    """Those of `parts` that are shown, under names that differ.
+
+    A struct or union without a name lends its members to its parent; where their names are taken,
+    and for anything else without a name, it becomes `anon0` and so on.
+    """
+    shown: list[Part] = []
+    numbers: Counter[str] = Counter()
+    taken = {part.name for part in parts if part.name}
+    seen: set[str] = set()
+    for part in parts:
+        if not part.codec.shows:
+            continue
+        name = part.name
+        if not name and not (
+            isinstance(part.codec, Composite) and taken.isdisjoint(part.codec.names)
+        ):
+            name = _free("anon", taken, numbers)
+        elif name in seen:
+            name = _free(f"{name}_", taken, numbers)
+        renamed = Part(name, part.offset, part.codec)
+        taken.update(renamed.names)
+        seen.update(renamed.names)
+        shown.append(renamed)
+    return shown
+
+
+def _free(stem: str, taken: set[str], numbers: Counter[str]) -> str:
+    """`stem` and the next number that makes a name which is not taken."""
+    while True:
+        name = f"{stem}{numbers[stem]}"
+        numbers[stem] += 1
+        if name not in taken:
+            return name

@@ -1,0 +1,269 @@
+"""Keys as file names.
+
+A name is the key's text made fit for a name: scalars bare (`42`, `XDP_PASS`, `10.0.0.1`), structs
+as `saddr=10.0.0.1,dport=443`, what is nested in braces and brackets (`a={x=1,y=2},b=[1,2]`), a
+char[N] as its text without trailing NULs, bytes without a type as hexadecimal digits.
+
+Within texts and field names, `%` and two hexadecimal digits stand for a byte: for `/`, `%`, the
+separators `= , { } [ ]`, control characters, NULs within the text, and bytes that are not UTF-8;
+for the first character of a name that would begin with a dot; for the first or last character of
+one that a tool could take for its own scratch file; and for the first of a field `raw` that begins
+a name. `%00` is the empty text.
+
+A key that such a name does not tell in full (say, one with something in its padding) is named
+`raw=` and all its bytes as hexadecimal digits in memory order. No other name begins with `raw=`.
+
+So a key's name is read back as that key, whatever its bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+
+from fusefs.text.codec import Codec, Json
+from fusefs.text.composite import Array, Composite
+from fusefs.text.errors import Incomplete, Refused, clip
+from fusefs.text.jsontext import CONTROLS, to_json
+from fusefs.text.parse import MAX_DEPTH, Mapping, Node, Scalar, Sequence, parse
+from fusefs.text.scalars import Integer
+from fusefs.text.strings import CharArray
+
+# What tools call the files that they make beside the one they save, as shell patterns: hidden
+# files and editors' swap files, backups, emacs's auto-saves, sed -i, install and mktemp.
+SCRATCH = (".*", "*~", "#*#", "sed??????", "XX??????", "tmp????????")
+
+RAW = "raw="
+
+_SCRATCH = re.compile("|".join(translate(pattern) for pattern in SCRATCH))
+_UNFIT = re.compile(f"[{CONTROLS}%/=,{{}}\\[\\]\ud800-\udfff]")
+_ESCAPE = re.compile(rb"%([0-9a-fA-F]{2})?")
+_LEAF = re.compile(r"[^=,{}\[\]]*+")
+
+
+def looks_scratch(name: str) -> bool:
+    """Whether a tool could have made up this name for a file of its own."""
+    return _SCRATCH.match(name) is not None
+
+
+def to_name(codec: Codec, data: bytes) -> str:
+    """The file name of the key `data`, which is `codec.size` bytes.
+
+    Never empty, "." or "..", and without "/", NUL and control characters, but perhaps longer than
+    the 255 bytes that a file system takes. Different keys have different names.
+    """
+    if isinstance(codec, Integer):  # by far the most common key, and beyond doubt
+        return str(codec.decode(data))
+    name = _presentable(_spell(codec, data, outermost=True))
+    try:
+        if name and from_name(codec, name) == data:
+            return name
+    except Refused:
+        pass
+    return RAW + data.hex()
+
+
+def from_name(codec: Codec, name: str) -> bytes:
+    """The key that `name` spells, in this or any other spelling of its parts.
+
+    Raises `Refused` when it is no key, or leaves out a part of one.
+    """
+    if name.startswith(RAW) and _is_raw(codec, name):
+        return bytes.fromhex(name.removeprefix(RAW))
+    node = _read(codec, name)
+    key = codec.encode(node, bytes(codec.size))
+    if isinstance(codec, Composite | Array):
+        # What a name leaves out stays as it was, so it differs between these two.
+        other = codec.encode(node, b"\xff" * codec.size)
+        missing = _difference(codec.decode(key), codec.decode(other), "")
+        if missing is not None:
+            raise Refused(f"a key needs all of its fields, and {missing} is left out")
+    return key
+
+
+# From a key to its name.
+
+
+def _spell(codec: Codec, data: bytes, *, outermost: bool = False) -> str:
+    match codec:
+        case CharArray():
+            text = (data.rstrip(b"\0") or b"\0").decode("utf-8", "surrogateescape")
+            return _escape(text)
+        case Composite():
+            text = ",".join(
+                f"{_escape(name)}={_spell(part, own)}" for name, part, own in codec.split(data)
+            )
+            return text if outermost else f"{{{text}}}"
+        case Array():
+            return f"[{','.join(_spell(codec.element, item) for item in codec.split(data))}]"
+    value = codec.decode(data)
+    return _escape(value) if isinstance(value, str) else to_json(value)
+
+
+def _escape(text: str) -> str:
+    return _UNFIT.sub(lambda match: _percent(match[0]), text)
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def _presentable(name: str) -> str:
+    """`name` with an escape where it would pass for a scratch name, or for a raw one."""
+    if name.startswith(RAW):
+        name = _percent(name[0]) + name[1:]
+    while looks_scratch(name):
+        at = len(name) - 1 if name.endswith("~") else 0
+        name = name[:at] + _percent(name[at]) + name[at + 1 :]
+    return name
+
+
+# From a name to its key.
+
+
+def _is_raw(codec: Codec, name: str) -> bool:
+    """Whether a name that begins with `raw=` is of that form, and not of a field `raw`."""
+    digits = name.removeprefix(RAW)
+    if len(digits) == 2 * codec.size and re.fullmatch("[0-9a-fA-F]*", digits):
+        return True
+    if isinstance(codec, Composite) and "raw" in codec.names:
+        return False
+    raise Refused(f"expected {2 * codec.size} hexadecimal digits after {RAW}", len(RAW))
+
+
+def _read(codec: Codec, name: str) -> Node:
+    if not isinstance(codec, Composite | Array):
+        return _typed(codec, Scalar(0, name, quoted=False))
+    if name.startswith('{"'):  # the key as JSON, as `entries.jsonl` has it
+        try:
+            return parse(name)
+        except Incomplete as error:
+            raise Refused(error.reason, len(name)) from None
+    reader = _Reader(name)
+    if isinstance(codec, Array) or name.startswith("{"):
+        node = reader.value(0)
+    else:
+        node = reader.members(0, "", 0)
+    if reader.at < len(name):
+        raise Refused(f"{clip(name[reader.at :])!r} follows the key", reader.at)
+    return _typed(codec, node)
+
+
+class _Reader:
+    """A place in a name; what is read has its escapes in it still."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.at = 0
+
+    def leaf(self) -> str:
+        match = _LEAF.match(self.name, self.at)
+        text = match[0] if match else ""
+        self.at += len(text)
+        return text
+
+    def next(self) -> str:
+        return self.name[self.at : self.at + 1]
+
+    def value(self, depth: int) -> Node:
+        at, char = self.at, self.next()
+        if depth > MAX_DEPTH:
+            raise Refused(f"nested more than {MAX_DEPTH} deep", at)
+        if char == "{":
+            self.at += 1
+            return self.members(at, "}", depth)
+        if char == "[":
+            self.at += 1
+            return self.items(at, depth)
+        return Scalar(at, self.leaf(), quoted=False)
+
+    def items(self, at: int, depth: int) -> Sequence:
+        items: list[Node] = []
+        if self.next() != "]":
+            items.append(self.value(depth + 1))
+            while self.passes(",", "]"):
+                items.append(self.value(depth + 1))
+        self.at += 1
+        return Sequence(at, tuple(items))
+
+    def members(self, at: int, end: str, depth: int) -> Mapping:
+        """Members up to `end`, which is "}", or "" for the end of the name."""
+        members: list[tuple[str, int, Node]] = []
+        if self.next() != end:
+            members.append(self.member(depth))
+            while self.passes(",", end):
+                members.append(self.member(depth))
+        self.at += len(end)
+        names = [name for name, _at, _node in members]
+        if len(names) != len(set(names)):
+            raise Refused("a field is given twice", at)
+        return Mapping(at, tuple(members))
+
+    def member(self, depth: int) -> tuple[str, int, Node]:
+        at = self.at
+        name = _unescape(self.leaf().strip(), at).decode("utf-8", "surrogateescape")
+        if self.next() != "=":
+            raise Refused(f"no '=' after the field name {clip(name)!r}", self.at)
+        self.at += 1
+        return name, at, self.value(depth + 1)
+
+    def passes(self, comma: str, end: str) -> bool:
+        """Pass over a comma, or stay before `end` and return False."""
+        char = self.next()
+        if char == end:
+            return False
+        if char != comma:
+            found, wanted = (repr(symbol) if symbol else "the end" for symbol in (char, end))
+            raise Refused(f"{found} where ',' or {wanted} belongs", self.at)
+        self.at += 1
+        return True
+
+
+def _typed(codec: Codec | None, node: Node) -> Node:
+    """`node` with its escapes resolved: to text, and for a char[N], which any bytes may be in, to
+    numbers."""
+    match codec, node:
+        case CharArray(), Scalar(at, text):
+            data = _unescape(text, at).rstrip(b"\0")
+            if len(data) > codec.size:  # which the codec has the words for
+                return Scalar(at, data.decode("utf-8", "replace"), quoted=True)
+            padded = data.ljust(codec.size, b"\0")
+            return Sequence(at, tuple(Scalar(at, str(byte), quoted=False) for byte in padded))
+        case Array(), Sequence(at, items):
+            return Sequence(at, tuple(_typed(codec.element, item) for item in items))
+        case Composite(), Mapping(at, members):
+            typed = ((name, at, _typed(codec.member(name), value)) for name, at, value in members)
+            return Mapping(at, tuple(typed))
+        case _, Sequence(at, items):
+            return Sequence(at, tuple(_typed(None, item) for item in items))
+        case _, Scalar(at, text):
+            plain = _unescape(text.strip(), at).decode("utf-8", "surrogateescape")
+            quoted = len(plain) > 1 and plain[0] == plain[-1] == '"'
+            return Scalar(at, plain[1:-1] if quoted else plain, quoted)
+    return node
+
+
+def _unescape(text: str, at: int) -> bytes:
+    def byte(match: re.Match[bytes]) -> bytes:
+        if not match[1]:
+            raise Refused("'%' is not followed by two hexadecimal digits", at)
+        return bytes.fromhex(match[1].decode())
+
+    try:
+        return _ESCAPE.sub(byte, text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        raise Refused("the name is not UTF-8", at) from None
+
+
+def _difference(one: Json, other: Json, path: str) -> str | None:
+    """The path of the first part in which two values of one type differ."""
+    match one, other:
+        case dict(), dict():
+            pairs = [(f"{path}.{key}" if path else key, one[key], other[key]) for key in one]
+        case [dict() | list(), *_], [dict() | list(), *_]:
+            both = enumerate(zip(one, other, strict=True))
+            pairs = [(f"{path}[{index}]", a, b) for index, (a, b) in both]
+        case _:
+            return path if one != other else None
+    found = (_difference(a, b, where) for where, a, b in pairs)
+    return next((where for where in found if where is not None), None)

@@ -1,0 +1,38 @@
+"""The text of a value, and the value of a text."""
+
+from __future__ import annotations
+
+from fusefs.text.codec import Codec
+from fusefs.text.errors import Incomplete, refusal
+from fusefs.text.jsontext import to_json
+from fusefs.text.parse import Scalar, parse
+
+
+def to_text(codec: Codec, data: bytes) -> str:
+    """`data` as one line of JSON, with its newline."""
+    return to_json(codec.decode(data)) + "\n"
+
+
+def from_text(codec: Codec, text: str, old: bytes) -> bytes:
+    """The bytes of the value that `text` gives, over `old` (see `Codec.encode`).
+
+    Raises `Refused` when it gives none, and `Incomplete` when it ends too early to tell.
+    """
+    return codec.encode(parse(text), old)
+
+
+def check_begins(codec: Codec, text: str, old: bytes | None = None) -> None:
+    """Raise `Refused` if `text`, whose final newline is yet to come, can become no value.
+
+    With `old` given, a text that is complete but for its newline is tried out on it as well.
+    """
+    try:
+        node = parse(text)
+    except Incomplete:
+        return
+    if isinstance(node, Scalar) and not node.quoted:
+        if not codec.begins(node.text):
+            codec.encode(node, bytes(codec.size))  # whose reason is better
+            raise refusal("", f"this begins no {codec.name}", node.at)
+    elif old is not None:
+        codec.encode(node, old)
