@@ -1,0 +1,108 @@
+"""The command `bpf-fusefs`: options, exit codes, and life in the background."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fusefs import __version__
+from fusefs.background import run_in_background
+from fusefs.mount import (
+    MountError,
+    check_answer,
+    check_privilege,
+    open_source,
+    prepare_mountpoint,
+    serve,
+)
+from fusefs.options import TYPE, UnknownOptionError, fuse_options
+
+DEFAULT_SOURCE = "/sys/fs/bpf"
+
+_HELP = f"""\
+usage: {TYPE} [SOURCE] MOUNTPOINT [-o OPTIONS] [-f] [-d]
+
+Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
+({DEFAULT_SOURCE} unless it is given) as directories of readable text.
+
+  -o OPTIONS   mount options, separated by commas: ro, allow_other, fsname=NAME
+               and the others of mount.fuse3(8)
+  -f           stay in the foreground, and log to standard error
+  -d           log each request; implies -f
+  --version    say the version
+  --help       say this
+
+Unmount with 'umount MOUNTPOINT' or 'fusermount3 -u MOUNTPOINT'.
+Exit status: 0 mounted, and with -f unmounted; 1 it cannot be mounted;
+2 the command line is wrong.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        return _HELP
+
+    def error(self, message: str) -> NoReturn:
+        _fail(2, f"{message}; see '{TYPE} --help'")
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    print(f"{TYPE}: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=TYPE)
+    parser.add_argument("paths", nargs="*", metavar="[SOURCE] MOUNTPOINT")
+    parser.add_argument("-o", dest="options", action="append", default=[])
+    parser.add_argument("-f", dest="foreground", action="store_true")
+    parser.add_argument("-d", dest="debug", action="store_true")
+    parser.add_argument("--version", action="version", version=f"{TYPE} {__version__}")
+    return parser
+
+
+def _log_to(handler: logging.Handler, debug: bool) -> None:
+    handler.setFormatter(logging.Formatter(f"{TYPE}[%(process)d]: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
+
+
+def _syslog() -> logging.Handler:
+    try:
+        return logging.handlers.SysLogHandler("/dev/log")
+    except OSError:
+        return logging.NullHandler()  # nobody listens on this machine
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Returns when it is mounted, or with `-f` unmounted; else SystemExit."""
+    given = _parser().parse_intermixed_args(arguments)
+    paths = given.paths
+    if len(paths) not in (1, 2):
+        wanted = "a MOUNTPOINT is missing" if not paths else "too many arguments"
+        _fail(2, f"{wanted}; see '{TYPE} --help'")
+    source, mountpoint = paths if len(paths) == 2 else (DEFAULT_SOURCE, paths[0])
+    try:
+        options = fuse_options(given.options, source)
+    except UnknownOptionError as error:
+        _fail(2, str(error))
+    mountpoint = os.path.realpath(mountpoint)
+    foreground = given.foreground or given.debug
+    _log_to(logging.StreamHandler() if foreground else _syslog(), given.debug)
+    try:
+        check_privilege()
+        directory = open_source(source)
+        prepare_mountpoint(mountpoint, directory)
+        serve_here = functools.partial(serve, directory, mountpoint, options)
+        if foreground:
+            serve_here(lambda: None)
+        else:
+            run_in_background(serve_here)
+            check_answer(mountpoint)
+    except MountError as error:
+        _fail(1, str(error))

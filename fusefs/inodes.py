@@ -1,0 +1,71 @@
+"""Inode numbers: which node the kernel means, and how often it still refers to it.
+
+The kernel counts each answer that names an inode as a reference (lookup count) and gives them
+back with FORGET (Documentation/filesystems/fuse, libfuse's fuse_lowlevel.h). A node is kept here
+exactly as long as the kernel refers to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from fusefs.tree.node import Attributes, Node
+
+ROOT = 1  # FUSE_ROOT_ID
+
+
+@dataclass(slots=True)
+class Inode:
+    """A node that the kernel knows, by `number`. `told` are the size and mtime it last heard."""
+
+    number: int
+    node: Node
+    lookups: int = 0
+    told: tuple[int, int] = (-1, -1)
+
+    def tell(self, attributes: Attributes) -> bool:
+        """Note what the kernel is told; whether it is news."""
+        news = (attributes.size, attributes.mtime_ns)
+        changed, self.told = news != self.told, news
+        return changed
+
+
+class InodeTable:
+    """All inodes that the kernel knows. A number is used once in the life of a mount."""
+
+    def __init__(self, root: Node) -> None:
+        self._by_number = {ROOT: Inode(ROOT, root, 1)}
+        self._by_identity: dict[Hashable, Inode] = {root.identity: self._by_number[ROOT]}
+        self._next = ROOT + 1
+
+    def __getitem__(self, number: int) -> Inode:
+        """The inode of this number. Raises KeyError: the kernel never asks for others."""
+        return self._by_number[number]
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def enter(self, node: Node) -> Inode:
+        """The inode of a node: the one that it has, or a new one, which nobody refers to yet."""
+        inode = self._by_identity.get(node.identity)
+        if inode is not None:
+            if inode.node is not node:
+                inode.node.renew(node)
+            return inode
+        inode = Inode(self._next, node)
+        self._next += 1
+        self._by_number[inode.number] = self._by_identity[node.identity] = inode
+        return inode
+
+    def forget(self, number: int, lookups: int) -> None:
+        """The kernel gave back so many references."""
+        inode = self._by_number[number]
+        inode.lookups -= lookups
+        self.release(inode)
+
+    def release(self, inode: Inode) -> None:
+        """Drop an inode that nobody refers to."""
+        if inode.lookups <= 0 and inode.number != ROOT:
+            del self._by_number[inode.number]
+            del self._by_identity[inode.node.identity]

@@ -1,0 +1,139 @@
+"""A mount from its first check to its end."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from fusefs.bpf import bpffs
+from fusefs.bpf.syscall import may_use_bpf
+from fusefs.operations import Operations
+from fusefs.options import TYPE
+from fusefs.tree.error_log import ErrorLogs
+from fusefs.tree.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+DEVICE = Path("/dev/fuse")
+_MNT_DETACH = 2  # umount2(2)
+
+
+class MountError(Exception):
+    """Why there is no mount, in one line."""
+
+
+def mounted_types(mountpoint: str) -> list[str]:
+    """The types of the file systems mounted on `mountpoint`, the topmost last."""
+    types = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields, _, rest = line.partition(b" - ")
+        path = fields.split()[4].decode("unicode_escape").encode("latin-1")
+        if path == os.fsencode(mountpoint):
+            types.append(rest.split()[0].decode())
+    return types
+
+
+def check_privilege() -> None:
+    """Raise `MountError` unless this process may do what a mount takes."""
+    if not may_use_bpf():
+        raise MountError("no permission for bpf(2): run it as root")
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise MountError(f"{DEVICE} is missing: load the module with 'modprobe fuse'") from None
+    except OSError as error:
+        raise MountError(f"{DEVICE} cannot be opened: {error.strerror}") from None
+
+
+def open_source(source: str) -> bpffs.Directory:
+    """The bpffs directory to mirror. Raises `MountError` when it is none."""
+    try:
+        directory = bpffs.Directory(source)
+    except OSError as error:
+        raise MountError(f"{source}: {error.strerror}") from None
+    if not bpffs.is_bpffs(directory.fd):
+        raise MountError(f"{source} is not a bpffs: mount one with 'mount -t bpf bpf {source}'")
+    return directory
+
+
+def prepare_mountpoint(mountpoint: str, source: bpffs.Directory) -> None:
+    """Check `mountpoint`, and clear away a dead mount of ours. Raises `MountError`."""
+    types = mounted_types(mountpoint)
+    try:
+        status = os.stat(mountpoint)
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise MountError(f"{mountpoint}: {error.strerror}") from None
+        if types[-1:] != [f"fuse.{TYPE}"]:
+            raise MountError(f"{mountpoint}: another file system is mounted and dead") from None
+        _detach(mountpoint)
+        prepare_mountpoint(mountpoint, source)
+        return
+    if types[-1:] == [f"fuse.{TYPE}"]:
+        raise MountError(f"{mountpoint}: {TYPE} is mounted here already")
+    if status.st_dev == source.stat().st_dev:
+        raise MountError(f"{mountpoint} is inside the bpffs that is to be shown")
+    try:
+        if os.listdir(mountpoint):
+            raise MountError(f"{mountpoint}: the directory is not empty")
+    except OSError as error:
+        raise MountError(f"{mountpoint}: {error.strerror}") from None
+
+
+def _detach(mountpoint: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(mountpoint), _MNT_DETACH) < 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise MountError(f"{mountpoint}: a dead mount cannot be removed: {reason}")
+    log.info("removed a dead mount from %s", mountpoint)
+
+
+def serve(
+    source: bpffs.Directory, mountpoint: str, options: set[str], ready: Callable[[], None]
+) -> None:
+    """Mount, call `ready`, and serve until the mount is unmounted or a signal ends it.
+
+    Raises `MountError` when it cannot be mounted.
+    """
+    os.umask(0)  # requests carry modes that their callers' masks were applied to
+    operations = Operations(Mirror(source, ErrorLogs()))
+    try:
+        pyfuse3.init(operations, mountpoint, options)
+    except RuntimeError as error:
+        raise MountError(f"{mountpoint}: {error}") from None
+    try:
+        ready()
+        trio.run(_serve)
+    finally:
+        pyfuse3.close()
+
+
+def check_answer(mountpoint: str) -> None:
+    """Wait until the mount answers. Raises `MountError` when it ends before it does."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        raise MountError(f"{mountpoint}: the mount does not answer: {error.strerror}") from None
+
+
+async def _serve() -> None:
+    # Cancelled, and not asked to end: pyfuse3.terminate() would wait for requests under way.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for number in signals:
+                    log.info("ended by %s", signal.Signals(number).name)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_on_signal)
+            await pyfuse3.main()
+            nursery.cancel_scope.cancel()

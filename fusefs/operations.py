@@ -1,0 +1,429 @@
+"""FUSE requests, answered by the nodes of the tree. Only here is pyfuse3 known.
+
+Any exception but FUSEError that a handler lets through kills the mount. So every handler is
+wrapped by `request`, which has an errno for each.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+
+from fusefs.bpf.bpffs import RenameFlags
+from fusefs.bpf.credentials import Caller
+from fusefs.inodes import ROOT, Inode, InodeTable
+from fusefs.tree.mirror import Mirror
+from fusefs.tree.node import (
+    BLOCK,
+    FRESH,
+    Attributes,
+    Change,
+    Directory,
+    File,
+    Handle,
+    Node,
+    Symlink,
+    refusal,
+)
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
+
+# A listing lets other requests in after so many names.
+_TURN = 256
+
+
+def request(handler: Handler[P, R]) -> Handler[P, R]:
+    """Let a handler fail with nothing but an errno.
+
+    OSError keeps its own; anything unforeseen is EIO, with its traceback in the log, and the
+    mount goes on.
+    """
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def wrapper(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = await handler(self, *args, **kwargs)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            log.debug("%s: %s", _Shown(name, args), errno.errorcode.get(number, number))
+            raise FUSEError(number) from error
+        except Exception as error:
+            log.exception("%s failed", _Shown(name, args))
+            raise FUSEError(errno.EIO) from error
+        log.debug("%s", _Shown(name, args))
+        return result
+
+    return wrapper
+
+
+class _Shown:
+    """A request as the log shows it; made only if the log does."""
+
+    def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
+        self._name = name
+        self._arguments = arguments
+
+    def __str__(self) -> str:
+        plain = [repr(a)[:80] for a in self._arguments if isinstance(a, int | bytes | list)]
+        callers = [a for a in self._arguments if isinstance(a, RequestContext)]
+        by = "".join(f" by pid {ctx.pid} uid {ctx.uid}" for ctx in callers)
+        return f"{self._name}({', '.join(plain)}){by}"
+
+
+class Listing:
+    """An open directory: where its reader stands in it."""
+
+    def __init__(self, directory: Directory, first: Sequence[tuple[str, int]]) -> None:
+        self._directory = directory
+        self._first = first  # `.` and `..` and their inode numbers
+        self._position = 0
+        self._children: Iterator[tuple[str, Node]] = directory.children()
+        self._waiting: tuple[str, Node | int] | None = None
+
+    def seek(self, position: int) -> None:
+        """Go to a position: the number of names before it."""
+        if position < self._position:
+            self._position, self._waiting = 0, None
+            self._children = self._directory.children()
+        while self._position < position and self.peek() is not None:
+            self.advance()
+
+    def peek(self) -> tuple[str, Node | int] | None:
+        """The name here, with its node or inode number; None at the end."""
+        if self._waiting is None:
+            if self._position < len(self._first):
+                self._waiting = self._first[self._position]
+            else:
+                self._waiting = next(self._children, None)
+        return self._waiting
+
+    def advance(self) -> int:
+        """Go on to the next name; the new position."""
+        self._waiting = None
+        self._position += 1
+        return self._position
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers of a mount of `root`."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, root: Mirror) -> None:
+        super().__init__()
+        self._root = root
+        self._inodes = InodeTable(root)
+        self._handles: dict[int, Handle | Listing] = {}
+        self._next_handle = 1
+
+    # Inodes
+
+    def _inode(self, number: int) -> Inode:
+        return self._inodes[number]
+
+    def _directory(self, number: int) -> Directory:
+        node = self._inode(number).node
+        if not isinstance(node, Directory):
+            raise refusal(errno.ENOTDIR)
+        return node
+
+    def _referred(self, node: Node) -> EntryAttributes:
+        """The attributes of a node that the kernel is about to refer to."""
+        inode = self._inodes.enter(node)
+        try:
+            entry = self._entry(inode)
+        except BaseException:
+            self._inodes.release(inode)
+            raise
+        inode.lookups += 1
+        return entry
+
+    def _entry(self, inode: Inode, entry: EntryAttributes | None = None) -> EntryAttributes:
+        """The attributes of an inode, in `entry` if one is given."""
+        entry = EntryAttributes() if entry is None else entry
+        attributes = inode.node.attributes()
+        inode.tell(attributes)
+        _fill(entry, inode.number, attributes)
+        return entry
+
+    @request
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        return self._referred(self._directory(parent_inode).lookup(os.fsdecode(name)))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.
+        try:
+            for number, lookups in inode_list:
+                self._inodes.forget(number, lookups)
+        except Exception:
+            log.exception("%s failed", _Shown("forget", (inode_list,)))
+
+    @request
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(self._inode(inode))
+
+    @request
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        node = self._inode(inode).node
+        change = Change(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        if change.size is not None and fh is not None:
+            self._file(fh).truncate(change.size)
+        else:
+            node.change(change, _caller(ctx))
+        return self._entry(self._inode(inode))
+
+    @request
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        node = self._inode(inode).node
+        if not isinstance(node, Symlink):
+            raise refusal(errno.EINVAL)
+        return os.fsencode(node.target())
+
+    @request
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        told = self._root.statvfs()
+        data = pyfuse3.StatvfsData()
+        data.f_bsize, data.f_frsize, data.f_blocks = told.f_bsize, told.f_frsize, told.f_blocks
+        data.f_bfree, data.f_bavail, data.f_files = told.f_bfree, told.f_bavail, told.f_files
+        data.f_ffree, data.f_favail = told.f_ffree, told.f_favail
+        data.f_namemax = told.f_namemax
+        return data
+
+    # Directories
+
+    @request
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._directory(parent_inode)
+        return self._referred(parent.mkdir(os.fsdecode(name), mode, _caller(ctx)))
+
+    @request
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise refusal(errno.EPERM)
+
+    @request
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        parent = self._directory(parent_inode)
+        node = parent.symlink(os.fsdecode(name), os.fsdecode(target), _caller(ctx))
+        return self._referred(node)
+
+    @request
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise refusal(errno.EPERM)
+
+    @request
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._directory(parent_inode).unlink(os.fsdecode(name), _caller(ctx))
+
+    @request
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._directory(parent_inode).rmdir(os.fsdecode(name), _caller(ctx))
+
+    @request
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        self._directory(parent_inode_old).rename(
+            os.fsdecode(name_old),
+            self._directory(parent_inode_new),
+            os.fsdecode(name_new),
+            RenameFlags(flags),
+            _caller(ctx),
+        )
+
+    @request
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        directory = self._directory(inode)
+        directory.attributes()  # a directory that is gone is not opened
+        return self._keep(Listing(directory, [(".", inode), ("..", ROOT)]))
+
+    @request
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self._handles[fh]
+        assert isinstance(listing, Listing)  # the kernel reads only what opendir gave
+        listing.seek(start_id)
+        entry = EntryAttributes()
+        referred: list[Inode] = []
+        try:
+            while (child := listing.peek()) is not None:
+                if not self._list(token, *child, entry, start_id + 1, referred):
+                    return
+                start_id = listing.advance()
+                if start_id % _TURN == 0:
+                    await trio.lowlevel.checkpoint()
+        except BaseException:
+            # The reply is an error: the kernel hears of none of these.
+            for inode in referred:
+                self._inodes.forget(inode.number, 1)
+            raise
+
+    def _list(
+        self,
+        token: pyfuse3.ReaddirToken,
+        name: str,
+        node: Node | int,
+        entry: EntryAttributes,
+        position: int,
+        referred: list[Inode],
+    ) -> bool:
+        """Add a name to a reply; whether it had room. A node that is gone by now is left out."""
+        if isinstance(node, int):
+            _fill_dot(entry, node)
+            return pyfuse3.readdir_reply(token, os.fsencode(name), entry, position)
+        inode = self._inodes.enter(node)
+        try:
+            self._entry(inode, entry)
+            if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, position):
+                return False
+            inode.lookups += 1
+            referred.append(inode)
+            return True
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                return True
+            raise
+        finally:
+            self._inodes.release(inode)
+
+    @request
+    async def releasedir(self, fh: int) -> None:
+        del self._handles[fh]
+
+    # Files
+
+    def _keep(self, handle: Handle | Listing) -> int:
+        number = self._next_handle
+        self._next_handle += 1
+        self._handles[number] = handle
+        return number
+
+    def _file(self, fh: int) -> Handle:
+        handle = self._handles[fh]
+        assert isinstance(handle, Handle)  # the kernel reads and writes only what open gave
+        return handle
+
+    @request
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        known = self._inode(inode)
+        if not isinstance(known.node, File):
+            raise refusal(errno.EISDIR)
+        handle = known.node.open(flags, _caller(ctx))
+        # What the kernel still knows from the lookup may be another value's size.
+        if known.tell(known.node.attributes()):
+            pyfuse3.invalidate_inode(inode, attr_only=True)
+        return FileInfo(fh=self._keep(handle), direct_io=True, keep_cache=False)
+
+    @request
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        parent = self._directory(parent_inode)
+        node, handle = parent.create(os.fsdecode(name), flags, _caller(ctx))
+        try:
+            entry = self._referred(node)
+        except BaseException:
+            handle.close()
+            raise
+        return FileInfo(fh=self._keep(handle), direct_io=True, keep_cache=False), entry
+
+    @request
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        handle = self._file(fh)
+        while (data := handle.read(off, size)) is None:
+            await trio.lowlevel.checkpoint()
+        return data
+
+    @request
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        self._file(fh).write(off, bytes(buf))
+        return len(buf)
+
+    @request
+    async def flush(self, fh: int) -> None:
+        self._file(fh).flush()
+
+    @request
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        self._file(fh).flush()
+
+    @request
+    async def release(self, fh: int) -> None:
+        handle = self._file(fh)
+        del self._handles[fh]
+        handle.close()
+
+
+def _caller(ctx: RequestContext) -> Caller:
+    """Who asks, with all their groups, which the request itself does not carry."""
+    if ctx.uid == 0:
+        return Caller(ctx.uid, ctx.gid, frozenset(os.getgroups()))
+    try:
+        groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+    except OSError:
+        groups = frozenset()  # the process is in a pid namespace that we do not see
+    return Caller(ctx.uid, ctx.gid, groups)
+
+
+def _fill(entry: EntryAttributes, number: int, attributes: Attributes) -> None:
+    entry.st_ino = number
+    entry.generation = 0
+    entry.entry_timeout = FRESH
+    entry.attr_timeout = FRESH
+    entry.st_mode = attributes.mode
+    entry.st_nlink = attributes.nlink
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_rdev = 0
+    entry.st_size = attributes.size
+    entry.st_blksize = BLOCK
+    entry.st_blocks = -(-attributes.size // 512)
+    entry.st_atime_ns = attributes.atime_ns
+    entry.st_mtime_ns = attributes.mtime_ns
+    entry.st_ctime_ns = attributes.ctime_ns
+
+
+def _fill_dot(entry: EntryAttributes, number: int) -> None:
+    """`.` and `..` of a listing: the kernel takes type and number alone."""
+    entry.st_ino = number
+    entry.st_mode = 0o040000

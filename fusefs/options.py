@@ -1,0 +1,54 @@
+"""Mount options: what `-o` takes, and what becomes of it.
+
+mount(8) and fstab(5) hand their own options on to the file system's command; those are not
+FUSE's, and libfuse refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+TYPE = "bpf-fusefs"
+
+# Options that libfuse takes (mount.fuse3(8)); with `=` those that have a value.
+_FUSE = frozenset(
+    "ro rw suid nosuid dev nodev exec noexec atime noatime diratime nodiratime sync async dirsync "
+    "default_permissions allow_other allow_root auto_unmount fsname= subtype= context= fscontext= "
+    "defcontext= rootcontext=".split()
+)
+# Options for mount(8), systemd and the boot, which mean nothing here.
+_FOREIGN = frozenset(
+    "defaults auto noauto user nouser users nousers group nogroup owner nofail _netdev relatime "
+    "norelatime strictatime nostrictatime lazytime nolazytime comment=".split()
+)
+
+
+class UnknownOptionError(ValueError):
+    """An option that is neither ours, nor FUSE's, nor mount(8)'s."""
+
+
+def _name(option: str) -> str:
+    """The option as it stands in the tables: with `=` when it has a value."""
+    name, equals, _ = option.partition("=")
+    return name + equals
+
+
+def fuse_options(given: Iterable[str], source: str) -> set[str]:
+    """What libfuse is to get of the options in `given`, each an option or a comma-separated list.
+
+    The kernel always checks permissions, and the mount is named after its source. Raises
+    `UnknownOptionError`.
+    """
+    options = {"default_permissions", f"subtype={TYPE}"}
+    names = set()
+    for option in (o for text in given for o in text.split(",") if o):
+        name = _name(option)
+        if name in _FUSE:
+            options.add(option)
+            names.add(name)
+        elif name not in _FOREIGN and not name.startswith("x-"):
+            raise UnknownOptionError(f"unknown option '{option}'")
+    if "fsname=" not in names:
+        # A comma in a value is escaped so for libfuse (fuse_opt_add_opt_escaped).
+        options.add("fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"))
+    return options

@@ -1,0 +1,58 @@
+"""Small files that say one thing of an object, and let it be set: `error_log`, `frozen`."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.map import Map
+from fusefs.text.errors import Refused
+from fusefs.tree.files import WritableFile
+from fusefs.tree.map_view import MapView
+from fusefs.tree.node import refusal
+from fusefs.tree.subject import Subject
+
+
+class ErrorLogFile(WritableFile):
+    """The last rejected operations on the object; writing anything clears it."""
+
+    __slots__ = ()
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject, "error_log")
+
+    def render(self, obj: Pinned) -> bytes:
+        return self.subject.logs.read(obj).encode()
+
+    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+        self.subject.logs.clear(obj)
+
+
+class Frozen(WritableFile):
+    """Whether system calls may change the map no more: `0` or `1`. Writing `1` is for good."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, subject: Subject, view: MapView) -> None:
+        super().__init__(subject, "frozen")
+        self._view = view
+
+    def permissions(self, status: os.stat_result) -> int:
+        return status.st_mode & (0o444 if self._view.frozen(self.subject) else 0o666)
+
+    def render(self, obj: Pinned) -> bytes:
+        return b"%d\n" % (isinstance(obj, Map) and obj.frozen())
+
+    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+        assert isinstance(obj, Map)  # only maps are given this file
+        frozen = obj.frozen()
+        match text.strip():
+            case "1" if not frozen:
+                obj.freeze()
+            case "0" if frozen:
+                raise refusal(errno.EPERM, "a frozen map stays frozen")
+            case "0" | "1":
+                pass
+            case _:
+                raise Refused("expected 0 or 1")

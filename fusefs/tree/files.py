@@ -1,0 +1,272 @@
+"""The files of an object's directory: those that show a text, those that stream, and writing.
+
+A `TextFile` is rendered whole when it is opened, and its size is true. A `StreamFile` may be of
+any length; it is made while it is read, and its size is 0, as in /proc.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.credentials import Caller
+from fusefs.bpf.syscall import ENOTSUPP
+from fusefs.text.errors import Refused
+from fusefs.tree.editing import Editing
+from fusefs.tree.node import (
+    Attributes,
+    Change,
+    File,
+    Handle,
+    Node,
+    Sighting,
+    check_access,
+    refusal,
+    wants_write,
+)
+from fusefs.tree.subject import Subject
+
+# The kernel's errno, the one that a user of the shell understands, and the reason for the log.
+_TRANSLATED = {
+    errno.E2BIG: (errno.ENOSPC, "the map is full"),
+    ENOTSUPP: (errno.EOPNOTSUPP, "the kernel does not support this for this type of map"),
+}
+
+
+def explained(
+    subject: Subject, obj: Pinned, what: str, error: Exception, text: str = ""
+) -> OSError:
+    """Note in the object's log why `what` was refused, and give the error for the user.
+
+    `text` is what the user wrote; a `Refused` knows the place in it.
+    """
+    if isinstance(error, OSError):
+        number = error.errno or errno.EIO
+        number, reason = _TRANSLATED.get(number, (number, error.strerror or str(error)))
+        at, text = 0, ""
+    else:
+        number, reason = errno.EINVAL, str(error)
+        at = error.at if isinstance(error, Refused) else len(text.rstrip())
+    subject.logs.add(obj, what, reason, text, at)
+    return refusal(number, reason)
+
+
+class ObjectFile(File):
+    """A file in the directory of `subject`, called `name` there."""
+
+    __slots__ = ("name", "subject")
+
+    def __init__(self, subject: Subject, name: str, identity: Hashable = None) -> None:
+        super().__init__(identity or (subject.identity, name))
+        self.subject = subject
+        self.name = name
+
+    def permissions(self, status: os.stat_result) -> int:
+        """Its permission bits, from those of the subject: to read, and no more."""
+        return status.st_mode & 0o444
+
+    def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
+        """Note in the object's log why `what` was refused; the error for the user."""
+        return explained(self.subject, obj, f"{what} {self.name}", error, text)
+
+
+class TextFile(ObjectFile):
+    """A file that shows a text."""
+
+    __slots__ = ("_handles", "_held", "_sighting")
+
+    def __init__(self, subject: Subject, name: str, identity: Hashable = None) -> None:
+        super().__init__(subject, name, identity)
+        self._sighting = Sighting()
+        self._handles = 0
+        self._held: Attributes | None = None  # the attributes at open, while it is open
+
+    @abstractmethod
+    def render(self, obj: Pinned) -> bytes:
+        """The text now. Raises OSError, `gone()` for a part of the object that is gone."""
+
+    def see(self, contents: bytes, status: os.stat_result) -> None:
+        """Note that these are the contents."""
+        self._sighting.see(contents, status.st_mtime_ns)
+
+    def attributes(self) -> Attributes:
+        try:
+            status = self.subject.status()
+            if not self._sighting.fresh:
+                with self.subject.open() as obj:
+                    self.see(self.render(obj), status)
+        except OSError as error:
+            if error.errno == errno.ESTALE and self._held:
+                return self._held  # as for an unlinked file that is still open
+            raise
+        return self._shown(status)
+
+    def _shown(self, status: os.stat_result) -> Attributes:
+        attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        attributes.size = self._sighting.size
+        attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns or status.st_mtime_ns
+        return attributes
+
+    def renew(self, newer: Node) -> None:
+        if isinstance(newer, TextFile):
+            self._sighting.merge(newer._sighting)
+
+    def open(self, flags: int, caller: Caller) -> Handle:
+        status = self.subject.status()
+        check_access(self.permissions(status), flags)
+        obj = self.subject.open()
+        try:
+            contents = self.render(obj)
+            self.see(contents, status)
+            return self.handle(obj, contents, flags)
+        except BaseException:
+            obj.close()
+            raise
+
+    def handle(self, obj: Pinned, contents: bytes, flags: int) -> Handle:
+        """The open file for an open with these flags."""
+        return Reading(self, obj, contents)
+
+    def opened(self) -> None:
+        """A handle came into being: what is open has attributes even when it is gone."""
+        self._handles += 1
+        self._held = self._shown(self.subject.status())
+
+    def closed(self) -> None:
+        """A handle was closed."""
+        self._handles -= 1
+        if not self._handles:
+            self._held = None
+
+
+class WritableFile(TextFile):
+    """A file that shows a text and takes one."""
+
+    __slots__ = ()
+
+    def permissions(self, status: os.stat_result) -> int:
+        return status.st_mode & 0o666
+
+    def check(self, obj: Pinned, text: str) -> None:
+        """Raise `Refused` when no text that begins so can be valid."""
+
+    @abstractmethod
+    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+        """Do what a whole text says; `flags` are those of the open.
+
+        Raises `Refused`, `Incomplete` or OSError, and then nothing has changed.
+        """
+
+    def change(self, change: Change, caller: Caller) -> None:
+        """Tools set size, mode, owner and times of what they save: accepted, and without effect.
+
+        Truncation alone changes nothing; the value that is written next does.
+        """
+
+    def handle(self, obj: Pinned, contents: bytes, flags: int) -> Handle:
+        if wants_write(flags):
+            return Editing(self, obj, contents, flags)
+        return Reading(self, obj, contents)
+
+
+class Reading(Handle):
+    """An open text: one consistent rendering, made anew when it is read again from its start."""
+
+    def __init__(self, file: TextFile, obj: Pinned, contents: bytes) -> None:
+        self._file = file
+        self._object = obj
+        self._contents = contents
+        self._untouched = True
+        file.opened()
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        if offset == 0:
+            if not self._untouched:
+                self._contents = self._file.render(self._object)
+            self._untouched = False
+        return self._contents[offset : offset + size]
+
+    def close(self) -> None:
+        self._file.closed()
+        self._object.close()
+
+
+class FixedFile(ObjectFile):
+    """A read-only file whose contents are known without the object."""
+
+    __slots__ = ("_contents",)
+
+    def __init__(self, subject: Subject, name: str, contents: bytes) -> None:
+        super().__init__(subject, name)
+        self._contents = contents
+
+    def attributes(self) -> Attributes:
+        status = self.subject.status()
+        attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        attributes.size = len(self._contents)
+        return attributes
+
+    def open(self, flags: int, caller: Caller) -> Handle:
+        check_access(self.permissions(self.subject.status()), flags)
+        return Fixed(self._contents)
+
+
+class Fixed(Handle):
+    """An open file of fixed contents."""
+
+    def __init__(self, contents: bytes) -> None:
+        self._contents = contents
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        return self._contents[offset : offset + size]
+
+
+class StreamFile(ObjectFile):
+    """A file that is made while it is read."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def stream(self, obj: Pinned) -> Iterator[bytes]:
+        """The text, in pieces of bounded size; an empty one where others may have a turn."""
+
+    def attributes(self) -> Attributes:
+        status = self.subject.status()
+        return Attributes.of(status, stat.S_IFREG | self.permissions(status))
+
+    def open(self, flags: int, caller: Caller) -> Handle:
+        check_access(self.permissions(self.subject.status()), flags)
+        return Streaming(self, self.subject.open())
+
+
+class Streaming(Handle):
+    """An open stream. It can be read on, read again from its start, and back a little."""
+
+    def __init__(self, file: StreamFile, obj: Pinned) -> None:
+        self._file = file
+        self._object = obj
+        self._pieces = file.stream(obj)
+        self._piece, self._start = b"", 0
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        if offset == 0 and self._start:
+            self._pieces = self._file.stream(self._object)
+            self._piece, self._start = b"", 0
+        place = offset - self._start
+        if not 0 <= place <= len(self._piece):
+            raise refusal(errno.ESPIPE)
+        if place == len(self._piece):
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            if not piece:
+                return None
+            self._piece, self._start, place = piece, offset, 0
+        return self._piece[place : place + size]
+
+    def close(self) -> None:
+        self._object.close()

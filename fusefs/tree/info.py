@@ -1,0 +1,144 @@
+"""`info` and `info.json`: what the kernel tells of an object, with names for its numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import re
+from collections.abc import Callable
+
+from fusefs.bpf import names
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.link import Link
+from fusefs.bpf.map import Map
+from fusefs.bpf.program import Program
+from fusefs.text.codec import Json
+from fusefs.text.jsontext import to_json
+from fusefs.tree.files import TextFile
+from fusefs.tree.map_view import MapView
+from fusefs.tree.subject import Subject
+
+Info = dict[str, Json]
+
+# What fdinfo repeats of the info call under another name.
+_REPEATED = frozenset(
+    {"map_type", "map_id", "prog_type", "prog_jited", "prog_tag", "link_type", "link_id",
+     "prog_id", "prog_name"}
+)  # fmt: skip
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*|0x[0-9a-f]+)")
+
+
+def describe(obj: Pinned, view: MapView | None) -> Info:
+    """All that is known of an object, by the kernel's names. Raises OSError."""
+    match obj:
+        case Map():
+            info = _map(obj, view)
+        case Program():
+            info = _program(obj)
+        case Link():
+            info = _link(obj)
+    for name, text in obj.fdinfo().items():
+        if name not in info and name not in _REPEATED:
+            info[name] = int(text, 0) if _NUMBER.fullmatch(text) else text
+    return info
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _fields(info: ctypes.Structure) -> Info:
+    """The fields of an info structure that are numbers or names."""
+    fields: Info = {}
+    for name, *_ in info._fields_:
+        value = getattr(info, name)
+        if name.startswith("_") or name in _POINTERS:
+            continue
+        if isinstance(value, ctypes.Array):
+            fields[name] = bytes(value).hex()
+        else:
+            fields[name] = _text(value) if isinstance(value, bytes) else value
+    return fields
+
+
+# Where the kernel would write arrays to, if it were asked to.
+_POINTERS = frozenset(
+    {"hash", "hash_size", "jited_prog_insns", "xlated_prog_insns", "map_ids", "jited_ksyms",
+     "jited_func_lens", "func_info", "line_info", "jited_line_info", "prog_tags",
+     "func_info_rec_size", "line_info_rec_size", "jited_line_info_rec_size", "by_type"}
+)  # fmt: skip
+
+
+def _map(bpf_map: Map, view: MapView | None) -> Info:
+    info = bpf_map.info
+    kind = names.name_of(names.MAP_TYPE, info.type)
+    fields: Info = {"type": kind, "name": "", "id": info.id}
+    if view:
+        fields |= {"key_type": view.key_type, "value_type": view.value_type}
+        if view.problem:
+            fields["btf_problem"] = view.problem
+        if view.traits is None:
+            fields["entries"] = f"not shown: maps of type {kind} are not supported yet"
+    fields |= _fields(info) | {"type": kind}
+    fields["map_flags"] = list(names.flag_names(names.MAP_FLAGS, info.map_flags))
+    fields["frozen"] = bpf_map.frozen()
+    if fields["frozen"] and (digest := bpf_map.sha256()):
+        fields["hash"] = digest.hex()
+    return fields
+
+
+def _program(program: Program) -> Info:
+    kind = names.name_of(names.PROGRAM_TYPE, program.info.type)
+    fields: Info = {"type": kind, "name": "", "id": 0}
+    fields |= _fields(program.info) | {"type": kind}
+    fields["gpl_compatible"] = bool(program.info.gpl_compatible)
+    with contextlib.suppress(OSError):  # a map may have gone in between
+        fields["map_ids"] = list(program.map_ids())
+    return fields
+
+
+def _link(link: Link) -> Info:
+    kind = names.name_of(names.LINK_TYPE, link.info.type)
+    fields = _fields(link.info) | {"type": kind}
+    for name, value in link.details().items():
+        named = names.name_of(names.ATTACH_TYPE, value) if name == "attach_type" else value
+        fields[name] = named
+    return fields
+
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*( [A-Za-z0-9_*()./+\[\]-]+)*")
+# Words that YAML 1.1 or 1.2 reads as something else than a string.
+_YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+
+
+def to_yaml(info: Info) -> str:
+    """One line a value, `name: value`; a value is plain where YAML allows it, else JSON."""
+    return "".join(f"{_plain(name)}: {_plain(value)}\n" for name, value in info.items())
+
+
+def _plain(value: Json) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS:
+        return value
+    return to_json(value)
+
+
+class InfoFile(TextFile):
+    """`info` or `info.json`, as `form` writes it."""
+
+    __slots__ = ("_form", "_view")
+
+    def __init__(
+        self, subject: Subject, name: str, view: MapView | None, form: Callable[[Info], str]
+    ) -> None:
+        super().__init__(subject, name)
+        self._view = view
+        self._form = form
+
+    def render(self, obj: Pinned) -> bytes:
+        return self._form(describe(obj, self._view)).encode()
+
+
+def json_line(info: Info) -> str:
+    """One JSON object, indented for people."""
+    return json.dumps(info, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,185 @@
+"""The directories and symbolic links of bpffs, as they are, and its pins, opened up."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from fusefs.bpf import bpffs
+from fusefs.bpf.bpffs import RenameFlags
+from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.tree.error_log import ErrorLogs
+from fusefs.tree.node import Attributes, Change, Directory, Handle, Node, Symlink, gone, refusal
+from fusefs.tree.object_directory import ObjectDirectory
+from fusefs.tree.subject import Pin, change_owner_and_times
+
+
+class Mirror(Directory):
+    """A directory of bpffs. What is done to it is done there, with the caller's rights."""
+
+    __slots__ = ("_logs", "directory")
+
+    def __init__(self, directory: bpffs.Directory, logs: ErrorLogs) -> None:
+        super().__init__(("directory", directory.stat().st_ino))
+        self.directory = directory
+        self._logs = logs
+
+    def attributes(self) -> Attributes:
+        status = self.directory.stat()
+        attributes = Attributes.of(status, status.st_mode)
+        attributes.nlink = status.st_nlink
+        return attributes
+
+    def change(self, change: Change, caller: Caller) -> None:
+        with acting_as(caller):
+            if change.mode is not None:
+                self.directory.chmod("", stat.S_IMODE(change.mode))
+            change_owner_and_times(self.directory, "", self.directory.stat(), change)
+
+    def statvfs(self) -> os.statvfs_result:
+        """What df(1) shows."""
+        return self.directory.statvfs()
+
+    def lookup(self, name: str) -> Node:
+        try:
+            status = self.directory.stat(name)
+        except PermissionError:
+            # So the kernel answers for any name with a dot, but those that it made itself.
+            if any(listed.name == name for listed in self.directory.list()):
+                return Sealed(self.directory, name)
+            raise refusal(errno.ENOENT) from None
+        return self._node(name, status)
+
+    def _node(self, name: str, status: os.stat_result) -> Node:
+        if stat.S_ISDIR(status.st_mode):
+            try:
+                return Mirror(bpffs.Directory(name, self.directory), self._logs)
+            except (FileNotFoundError, NotADirectoryError):
+                raise gone() from None  # it was replaced a moment ago
+        if stat.S_ISLNK(status.st_mode):
+            return MirrorLink(self.directory, name, status.st_ino)
+        return ObjectDirectory(Pin(self.directory, name, status, self._logs))
+
+    def children(self) -> Iterator[tuple[str, Node]]:
+        for listed in self.directory.list():
+            if listed.stat is None:
+                yield listed.name, Sealed(self.directory, listed.name)
+                continue
+            try:
+                node = self._node(listed.name, listed.stat)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    continue
+                raise
+            yield listed.name, node
+
+    def create(self, name: str, flags: int, caller: Caller) -> tuple[Node, Handle]:
+        raise refusal(errno.EACCES)  # as bpffs answers
+
+    def mkdir(self, name: str, mode: int, caller: Caller) -> Node:
+        with acting_as(caller):
+            self.directory.mkdir(name, stat.S_IMODE(mode))
+        return self.lookup(name)
+
+    def symlink(self, name: str, target: str, caller: Caller) -> Node:
+        with acting_as(caller):
+            self.directory.symlink(name, target)
+        return self.lookup(name)
+
+    def unlink(self, name: str, caller: Caller) -> None:
+        if stat.S_ISREG(self.directory.stat(name).st_mode):
+            raise refusal(errno.EISDIR)  # a pin is a directory here
+        with acting_as(caller):
+            self.directory.unlink(name)
+
+    def rmdir(self, name: str, caller: Caller) -> None:
+        """Remove an empty directory, or unpin, as cgroupfs removes a cgroup."""
+        is_pin = stat.S_ISREG(self.directory.stat(name).st_mode)
+        with acting_as(caller):
+            if is_pin:
+                self.directory.unlink(name)
+            else:
+                self.directory.rmdir(name)
+
+    def rename(
+        self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
+    ) -> None:
+        """Rename within bpffs. Nothing is renamed over a pin: that would free its object."""
+        if not isinstance(to, Mirror):
+            raise refusal(errno.EXDEV)
+        # A symbolic link may replace one, and a directory an empty one; the kernel refuses to
+        # rename a directory over a pin. All else must find the new name free.
+        mode = self.directory.stat(name).st_mode
+        replaces = stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and to.has_link(new_name))
+        if not replaces and not flags & RenameFlags.EXCHANGE:
+            flags |= RenameFlags.NOREPLACE
+        with acting_as(caller):
+            self.directory.rename(name, to.directory, new_name, flags)
+
+    def has_link(self, name: str) -> bool:
+        """Whether there is a symbolic link of this name."""
+        try:
+            return stat.S_ISLNK(self.directory.stat(name).st_mode)
+        except FileNotFoundError:
+            return False
+
+
+class MirrorLink(Symlink):
+    """A symbolic link of bpffs."""
+
+    __slots__ = ("_directory", "_inode", "_name")
+
+    def __init__(self, directory: bpffs.Directory, name: str, inode: int) -> None:
+        super().__init__(("link", directory.stat().st_ino, name, inode))
+        self._directory = directory
+        self._name = name
+        self._inode = inode
+
+    def _status(self) -> os.stat_result:
+        try:
+            status = self._directory.stat(self._name)
+        except FileNotFoundError:
+            raise gone() from None
+        if status.st_ino != self._inode:
+            raise gone()
+        return status
+
+    def attributes(self) -> Attributes:
+        status = self._status()
+        attributes = Attributes.of(status, status.st_mode)
+        attributes.size = len(os.fsencode(self.target()))
+        return attributes
+
+    def target(self) -> str:
+        try:
+            return self._directory.readlink(self._name)
+        except FileNotFoundError:
+            raise gone() from None
+
+    def change(self, change: Change, caller: Caller) -> None:
+        status = self._status()
+        if change.mode is not None:
+            raise refusal(errno.EOPNOTSUPP)  # as for any symbolic link
+        with acting_as(caller):
+            change_owner_and_times(self._directory, self._name, status, change)
+
+
+class Sealed(Directory):
+    """A name that is listed, and of which the kernel tells nothing more: an empty directory."""
+
+    __slots__ = ("_directory",)
+
+    def __init__(self, directory: bpffs.Directory, name: str) -> None:
+        super().__init__(("sealed", directory.stat().st_ino, name))
+        self._directory = directory
+
+    def attributes(self) -> Attributes:
+        return Attributes.of(self._directory.stat(), stat.S_IFDIR)
+
+    def lookup(self, name: str) -> Node:
+        raise refusal(errno.ENOENT)
+
+    def children(self) -> Iterator[tuple[str, Node]]:
+        return iter(())

@@ -1,0 +1,239 @@
+"""What the tree is made of: directories, files, symbolic links, and open files.
+
+A node stands for one thing with an inode. It knows nothing of FUSE: whoever serves the tree asks
+it for attributes, children and contents, and gives it what users write. Methods raise OSError
+with the errno that the user is to see; the defaults refuse, as a read-only file system would.
+
+No method waits. What takes long is cut in pieces: `Directory.children` is a generator, and
+`Handle.read` may answer None, "not yet, ask again", so that others can be served in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+
+from fusefs.bpf.bpffs import RenameFlags
+from fusefs.bpf.credentials import Caller
+
+# How long names and attributes may lag behind a change made elsewhere, in seconds.
+FRESH = 0.05
+# What st_blksize says: programs that buffer by it then write a value in one piece.
+BLOCK = 1 << 17
+
+
+def refusal(number: int, reason: str = "") -> OSError:
+    """An OSError with this errno, of the subclass that it has; `reason` is for the log."""
+    return OSError(number, reason or os.strerror(number))
+
+
+def gone() -> OSError:
+    """What stands behind a node is gone or was replaced.
+
+    On ESTALE the kernel looks the path up again and repeats the request with what is there now,
+    or says ENOENT (path_openat and retry_estale in fs/namei.c): the user never sees it.
+    """
+    return refusal(errno.ESTALE)
+
+
+@dataclass(slots=True)
+class Attributes:
+    """What stat(2) shows of a node; `mode` has the file type's bits, times are in ns."""
+
+    mode: int
+    uid: int
+    gid: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    size: int = 0
+    nlink: int = 1
+
+    @classmethod
+    def of(cls, status: os.stat_result, mode: int) -> Attributes:
+        """Owner and times as in `status`, with another mode."""
+        return cls(
+            mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_atime_ns,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Attributes to set; None where they stay."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class Handle:
+    """An open file."""
+
+    def read(self, offset: int, size: int) -> bytes | None:
+        """Up to `size` bytes from `offset`; nothing at the end; None for "not yet, ask again"."""
+        raise refusal(errno.EBADF)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Take `data`, all of it."""
+        raise refusal(errno.EBADF)
+
+    def truncate(self, size: int) -> None:
+        """Set the length of what is being written."""
+        raise refusal(errno.EINVAL)
+
+    def flush(self) -> None:
+        """One of the descriptors was closed: commit what is complete. May come many times."""
+
+    def close(self) -> None:
+        """The last descriptor was closed."""
+
+
+class Node(ABC):
+    """One thing with an inode. Two nodes of the same `identity` are the same thing."""
+
+    __slots__ = ("identity",)
+
+    def __init__(self, identity: Hashable) -> None:
+        self.identity = identity
+
+    @abstractmethod
+    def attributes(self) -> Attributes:
+        """Its attributes now. Raises `gone()` when it is."""
+
+    def change(self, change: Change, caller: Caller) -> None:
+        """Set attributes."""
+        raise refusal(errno.EPERM)
+
+    def renew(self, newer: Node) -> None:
+        """Take over what a newer node of the same identity has seen."""
+
+
+class Directory(Node):
+    """A node with named children."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def lookup(self, name: str) -> Node:
+        """The child of this name. Raises FileNotFoundError."""
+
+    @abstractmethod
+    def children(self) -> Iterator[tuple[str, Node]]:
+        """All children that a listing shows."""
+
+    def create(self, name: str, flags: int, caller: Caller) -> tuple[Node, Handle]:
+        """Make a regular file and open it; `flags` as for open(2)."""
+        raise refusal(errno.EPERM)
+
+    def mkdir(self, name: str, mode: int, caller: Caller) -> Node:
+        """Make a directory."""
+        raise refusal(errno.EPERM)
+
+    def symlink(self, name: str, target: str, caller: Caller) -> Node:
+        """Make a symbolic link."""
+        raise refusal(errno.EPERM)
+
+    def unlink(self, name: str, caller: Caller) -> None:
+        """Remove a child that is not a directory."""
+        raise refusal(errno.EPERM)
+
+    def rmdir(self, name: str, caller: Caller) -> None:
+        """Remove a child that is a directory."""
+        raise refusal(errno.EPERM)
+
+    def rename(
+        self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
+    ) -> None:
+        """Rename a child, possibly into another directory."""
+        raise refusal(errno.EPERM)
+
+
+class Symlink(Node):
+    """A symbolic link."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def target(self) -> str:
+        """Its text."""
+
+
+class File(Node):
+    """A regular file."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def open(self, flags: int, caller: Caller) -> Handle:
+        """Open it; `flags` as for open(2). Raises `gone()` when it is no longer there."""
+
+
+def wants_write(flags: int) -> bool:
+    """Whether open(2) with these flags asks to write."""
+    return flags & os.O_ACCMODE != os.O_RDONLY
+
+
+def check_access(mode: int, flags: int) -> None:
+    """Refuse an open that the mode has no bit for.
+
+    The kernel has checked users already, but it lets root pass; a file that nobody can write
+    refuses root too, as in sysfs (KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK).
+    """
+    if wants_write(flags) and not mode & 0o222:
+        raise refusal(errno.EACCES)
+    if flags & os.O_ACCMODE != os.O_WRONLY and not mode & 0o444:
+        raise refusal(errno.EACCES)
+
+
+class Sighting:
+    """What was last seen of a file's contents: when, how long, and since when they are the same.
+
+    A stat soon after an open shows the very contents that were opened, although a live value may
+    have changed again; and a time of modification moves when the contents changed, and only then.
+    """
+
+    __slots__ = ("_digest", "_seen", "mtime_ns", "size")
+
+    def __init__(self) -> None:
+        self._digest: int | None = None
+        self._seen = float("-inf")
+        self.mtime_ns = 0
+        self.size = 0
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is recent enough to be shown."""
+        return time.monotonic() - self._seen < FRESH
+
+    def see(self, contents: bytes, mtime_ns: int) -> None:
+        """Note the contents; `mtime_ns` is for when they are seen for the first time."""
+        digest = hash(contents)
+        if digest != self._digest:
+            self.mtime_ns = mtime_ns if self._digest is None else time.time_ns()
+        self._digest, self.size, self._seen = digest, len(contents), time.monotonic()
+
+    def merge(self, newer: Sighting) -> None:
+        """Take over a newer one."""
+        if newer._digest is None:
+            return
+        if newer._digest != self._digest:
+            self.mtime_ns = newer.mtime_ns if self._digest is None else time.time_ns()
+        self._digest, self.size, self._seen = newer._digest, newer.size, newer._seen
+
+
+def is_directory(attributes: Attributes) -> bool:
+    """Whether the attributes are of a directory."""
+    return stat.S_ISDIR(attributes.mode)

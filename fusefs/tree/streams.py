@@ -1,0 +1,67 @@
+"""`entries.jsonl` and `count`: a map as a whole, at constant memory however large it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.map import Map
+from fusefs.text.jsontext import to_json
+from fusefs.tree.files import StreamFile
+from fusefs.tree.map_view import MapView
+from fusefs.tree.subject import Subject
+
+# Lines that are made in one go; others wait so long.
+_LINES = 256
+
+
+class EntriesJsonl(StreamFile):
+    """All entries as JSON Lines: `{"key": …, "value": …}`."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, subject: Subject, view: MapView) -> None:
+        super().__init__(subject, "entries.jsonl")
+        self._view = view
+
+    def stream(self, obj: Pinned) -> Iterator[bytes]:
+        assert isinstance(obj, Map)  # only maps are given this file
+        view = self._view
+        key_size, stride = view.key_size, view.stride
+        for batch in obj.batches():
+            keys = (
+                view.key.decode(batch.keys[at : at + key_size])
+                for at in range(0, len(batch.keys), key_size)
+            )
+            values = (
+                view.value.decode(batch.values[at : at + stride])
+                for at in range(0, len(batch.values), stride)
+            )
+            lines = (
+                to_json({"key": key, "value": value}) + "\n"
+                for key, value in zip(keys, values, strict=True)
+            )
+            while piece := "".join(itertools.islice(lines, _LINES)):
+                yield piece.encode()
+
+
+class Count(StreamFile):
+    """The number of entries, counted when it is read."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, subject: Subject, view: MapView) -> None:
+        super().__init__(subject, "count")
+        self._view = view
+
+    def stream(self, obj: Pinned) -> Iterator[bytes]:
+        assert isinstance(obj, Map)  # only maps are given this file
+        count = 0
+        if self._view.traits and self._view.traits.fixed:
+            count = self._view.max_entries
+        else:
+            for batch in obj.batches():
+                count += batch.count
+                yield b""
+        yield b"%d\n" % count

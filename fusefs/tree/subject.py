@@ -1,0 +1,86 @@
+"""What a directory shows: a BPF object, reached in some way, with an owner and a mode."""
+
+from __future__ import annotations
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+
+from fusefs.bpf import bpffs
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.tree.error_log import ErrorLogs
+from fusefs.tree.node import Change, gone, refusal
+
+
+class Subject(ABC):
+    """A BPF object as somebody finds it. It is opened anew for each request, and kept by none."""
+
+    def __init__(self, identity: Hashable, logs: ErrorLogs) -> None:
+        self.identity = identity
+        self.logs = logs
+
+    @abstractmethod
+    def status(self) -> os.stat_result:
+        """Owner, permission bits and times. Raises `gone()`."""
+
+    @abstractmethod
+    def open(self) -> Pinned:
+        """Open the object. Raises `gone()`; another OSError when the kernel does not open it."""
+
+    def change(self, change: Change, caller: Caller) -> None:
+        """Set owner, permission bits or times."""
+        raise refusal(errno.EPERM)
+
+
+class Pin(Subject):
+    """An object by its pin: a name in a directory of bpffs, as long as it is the same inode."""
+
+    def __init__(
+        self, directory: bpffs.Directory, name: str, status: os.stat_result, logs: ErrorLogs
+    ) -> None:
+        self._directory = directory
+        self._name = name
+        self._inode = status.st_ino
+        super().__init__(("pin", directory.stat().st_ino, name, status.st_ino), logs)
+
+    def status(self) -> os.stat_result:
+        try:
+            status = self._directory.stat(self._name)
+        except FileNotFoundError:
+            raise gone() from None
+        if status.st_ino != self._inode:
+            raise gone()
+        return status
+
+    def open(self) -> Pinned:
+        try:
+            return self._directory.open_pin(self._name, self._inode)
+        except FileNotFoundError:
+            self.status()
+            # The kernel's own maps.debug can be a name that is there and does not open.
+            raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
+
+    def change(self, change: Change, caller: Caller) -> None:
+        status = self.status()
+        with acting_as(caller):
+            if change.mode is not None:
+                # The directory's x bits were made from its r bits; they are none of the pin's.
+                mode = change.mode & 0o7666 | status.st_mode & 0o111
+                self._directory.chmod(self._name, mode)
+            change_owner_and_times(self._directory, self._name, status, change)
+
+
+def change_owner_and_times(
+    directory: bpffs.Directory, name: str, status: os.stat_result, change: Change
+) -> None:
+    """Set what `change` has of them, on `name` in the directory or on itself when it is empty."""
+    if change.uid is not None or change.gid is not None:
+        uid = -1 if change.uid is None else change.uid
+        gid = -1 if change.gid is None else change.gid
+        directory.chown(name, uid, gid)
+    if change.atime_ns is not None or change.mtime_ns is not None:
+        atime = status.st_atime_ns if change.atime_ns is None else change.atime_ns
+        mtime = status.st_mtime_ns if change.mtime_ns is None else change.mtime_ns
+        directory.utime(name, atime, mtime)
