@@ -7,6 +7,7 @@ exactly as long as the kernel refers to it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -17,12 +18,41 @@ ROOT = 1  # FUSE_ROOT_ID
 
 @dataclass(slots=True)
 class Inode:
-    """A node that the kernel knows, by `number`. `told` are the size and mtime it last heard."""
+    """A node that the kernel knows, by `number`.
+
+    `lookups` counts its references, `handles` its open files. `told` are the size and mtime that
+    it last heard, and `held` the attributes since it was opened.
+    """
 
     number: int
     node: Node
     lookups: int = 0
+    handles: int = 0
     told: tuple[int, int] = (-1, -1)
+    held: Attributes | None = None
+
+    def attributes(self) -> Attributes:
+        """The node's attributes; while it is open, the last ones when it is gone, as those of an
+        unlinked file."""
+        try:
+            attributes = self.node.attributes()
+        except OSError as error:
+            if error.errno == errno.ESTALE and self.held:
+                return self.held
+            raise
+        if self.handles:
+            self.held = attributes
+        return attributes
+
+    def opened(self) -> None:
+        """A file of it was opened."""
+        self.handles += 1
+
+    def closed(self) -> None:
+        """A file of it was closed."""
+        self.handles -= 1
+        if not self.handles:
+            self.held = None
 
     def tell(self, attributes: Attributes) -> bool:
         """Note what the kernel is told; whether it is news."""

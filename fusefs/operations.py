@@ -128,6 +128,7 @@ class Operations(pyfuse3.Operations):
         self._root = root
         self._inodes = InodeTable(root)
         self._handles: dict[int, Handle | Listing] = {}
+        self._opened: dict[int, Inode] = {}  # by file handle
         self._next_handle = 1
 
     # Inodes
@@ -155,7 +156,7 @@ class Operations(pyfuse3.Operations):
     def _entry(self, inode: Inode, entry: EntryAttributes | None = None) -> EntryAttributes:
         """The attributes of an inode, in `entry` if one is given."""
         entry = EntryAttributes() if entry is None else entry
-        attributes = inode.node.attributes()
+        attributes = inode.attributes()
         inode.tell(attributes)
         _fill(entry, inode.number, attributes)
         return entry
@@ -343,29 +344,52 @@ class Operations(pyfuse3.Operations):
         assert isinstance(handle, Handle)  # the kernel reads and writes only what open gave
         return handle
 
+    def _open(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
+        """Open the file of an inode; the file handle."""
+        if not isinstance(inode.node, File):
+            raise refusal(errno.EISDIR)
+        handle = inode.node.open(flags, _caller(ctx))
+        inode.opened()
+        fh = self._keep(handle)
+        self._opened[fh] = inode
+        return fh
+
+    def _close(self, fh: int) -> None:
+        handle = self._file(fh)
+        del self._handles[fh]
+        self._opened.pop(fh).closed()
+        handle.close()
+
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
-        if not isinstance(known.node, File):
-            raise refusal(errno.EISDIR)
-        handle = known.node.open(flags, _caller(ctx))
-        # What the kernel still knows from the lookup may be another value's size.
-        if known.tell(known.node.attributes()):
-            pyfuse3.invalidate_inode(inode, attr_only=True)
-        return FileInfo(fh=self._keep(handle), direct_io=True, keep_cache=False)
+        fh = self._open(known, flags, ctx)
+        try:
+            # What the kernel still knows from the lookup may be another value's size.
+            if known.tell(known.attributes()):
+                pyfuse3.invalidate_inode(inode, attr_only=True)
+        except BaseException:
+            self._close(fh)
+            raise
+        return FileInfo(fh=fh, direct_io=True, keep_cache=False)
 
     @request
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        parent = self._directory(parent_inode)
-        node, handle = parent.create(os.fsdecode(name), flags, _caller(ctx))
+        file = self._directory(parent_inode).create(os.fsdecode(name), _caller(ctx))
+        inode = self._inodes.enter(file)
         try:
-            entry = self._referred(node)
-        except BaseException:
-            handle.close()
-            raise
-        return FileInfo(fh=self._keep(handle), direct_io=True, keep_cache=False), entry
+            fh = self._open(inode, flags | os.O_CREAT, ctx)
+            try:
+                entry = self._entry(inode)
+            except BaseException:
+                self._close(fh)
+                raise
+            inode.lookups += 1
+        finally:
+            self._inodes.release(inode)
+        return FileInfo(fh=fh, direct_io=True, keep_cache=False), entry
 
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -389,9 +413,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def release(self, fh: int) -> None:
-        handle = self._file(fh)
-        del self._handles[fh]
-        handle.close()
+        self._close(fh)
 
 
 def _caller(ctx: RequestContext) -> Caller:

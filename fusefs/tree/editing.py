@@ -39,7 +39,6 @@ class Editing(Handle):
         self._origin = 0  # the file's offset at which the text begins
         self._text = b""
         self._settled = True  # there is no text that was neither committed nor refused
-        file.opened()
 
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
@@ -75,7 +74,7 @@ class Editing(Handle):
             raise self._refuse("write", Refused(f"the text is longer than {_LONGEST} bytes"), b"")
         try:
             if text.endswith(b"\n"):
-                self._file.accept(self._object, _decoded(text), self._flags)
+                self._accept(text)
                 return True
             if len(text) < _CHECKED_EARLY:
                 self._file.check(self._object, _decoded(text))
@@ -86,12 +85,16 @@ class Editing(Handle):
             raise self._refuse("write", error, text) from error
         return False
 
+    def _accept(self, text: bytes) -> None:
+        self._file.accept(self._object, _decoded(text), self._flags)
+        self._flags &= ~os.O_EXCL  # what was new is no longer
+
     def flush(self) -> None:
         if self._settled:
             return
         self._settled = True
         try:
-            self._file.accept(self._object, _decoded(self._text), self._flags)
+            self._accept(self._text)
         except (Refused, Incomplete, OSError) as error:
             raise self._refuse("close", error, self._text) from error
 
@@ -108,7 +111,6 @@ class Editing(Handle):
         return self._file.refuse(self._object, what, error, text.decode("utf-8", "replace"))
 
     def close(self) -> None:
-        self._file.closed()
         self._object.close()
 
 

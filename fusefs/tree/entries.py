@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 
 from fusefs.bpf.bpffs import Pinned, RenameFlags
@@ -14,17 +15,17 @@ from fusefs.bpf.map import Existence, Map
 from fusefs.text.errors import Refused
 from fusefs.text.names import from_name, to_name
 from fusefs.text.value import check_begins, from_text, to_text
-from fusefs.tree.editing import Editing
 from fusefs.tree.files import WritableFile, explained
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import (
     Attributes,
     Directory,
+    File,
     Handle,
     Node,
-    check_access,
     gone,
     refusal,
+    searchable,
 )
 from fusefs.tree.subject import Subject
 
@@ -63,10 +64,18 @@ class Entry(WritableFile):
         """What the file shows of a value."""
         return to_text(self.view.value, value).encode()
 
-    def _shown(self, status: os.stat_result) -> Attributes:
-        attributes = super()._shown(status)
+    def attributes(self) -> Attributes:
+        attributes = super().attributes()
         attributes.nlink = 2  # editors that see a hard link save in place, and do not rename
         return attributes
+
+    def contents(self, obj: Pinned, flags: int) -> bytes:
+        try:
+            return self.render(obj)
+        except OSError as error:
+            if error.errno == errno.ESTALE and flags & os.O_CREAT:
+                return b""  # the first value that is written makes it
+            raise
 
     def open(self, flags: int, caller: Caller) -> Handle:
         try:
@@ -94,7 +103,7 @@ class Entry(WritableFile):
         bpf_map = _map(obj)
         value = from_text(self.view.value, text, self._old(bpf_map))
         bpf_map.update(self.key, value, _existence(flags))
-        self.see(self.text(value), self.subject.status())
+        self.see(self.text(value), time.time_ns())
 
 
 def _existence(flags: int) -> Existence:
@@ -122,10 +131,9 @@ class Entries(Directory):
 
     def attributes(self) -> Attributes:
         status = self.subject.status()
-        mode = status.st_mode & 0o444
-        mode |= mode >> 2
-        if not self._fixed and not self.view.frozen(self.subject):
-            mode |= status.st_mode & 0o222
+        mode = searchable(status.st_mode & 0o666)
+        if self._fixed or self.view.frozen(self.subject):
+            mode &= ~0o222
         attributes = Attributes.of(status, stat.S_IFDIR | mode)
         attributes.nlink = 2
         return attributes
@@ -137,7 +145,7 @@ class Entries(Directory):
             raise refusal(errno.ENOENT) from None
         with opened_map(self.subject) as bpf_map:
             value = bpf_map.lookup(entry.key)
-        entry.see(entry.text(value), self.subject.status())
+        entry.see(entry.text(value), self.subject.status().st_mtime_ns)
         return entry
 
     def _entry(self, name: str) -> Entry:
@@ -161,37 +169,32 @@ class Entries(Directory):
                         continue  # no directory can show it; entries.jsonl has it
                     entry = Entry(self.subject, self.view, key, name)
                     value = batch.values[number * stride : (number + 1) * stride]
-                    entry.see(entry.text(value), status)
+                    entry.see(entry.text(value), status.st_mtime_ns)
                     yield name, entry
 
-    def create(self, name: str, flags: int, caller: Caller) -> tuple[Node, Handle]:
-        obj = opened_map(self.subject)
-        try:
-            entry = self._creatable(obj, name)
-            check_access(entry.permissions(self.subject.status()), flags)
-            entry.see(b"", self.subject.status())
-            return entry, Editing(entry, obj, b"", flags)
-        except BaseException:
-            obj.close()
-            raise
-
-    def _creatable(self, obj: Map, name: str) -> Entry:
-        what = f"create entries/{name}"
-        try:
-            entry = self._entry(name)
-        except Refused as error:
-            raise self._refuse(obj, what, error, name) from error
-        if self.view.frozen(self.subject):
-            raise self._refuse(obj, what, refusal(errno.EPERM, "the map is frozen"))
+    def create(self, name: str, caller: Caller) -> File:
+        with opened_map(self.subject) as bpf_map:
+            try:
+                entry = self._entry(name)
+                self._check_not_frozen()
+            except (Refused, OSError) as error:
+                raise self._refuse(bpf_map, f"create entries/{name}", error, name) from error
         return entry
+
+    def _check_not_frozen(self) -> None:
+        if self.view.frozen(self.subject):
+            raise refusal(errno.EPERM, "the map is frozen")
+
+    def _check_not_fixed(self) -> None:
+        if self._fixed:
+            raise refusal(errno.EPERM, "the entries of an array are there for good")
 
     def unlink(self, name: str, caller: Caller) -> None:
         with opened_map(self.subject) as bpf_map:
             try:
-                key = self._entry(name).key
-                if self._fixed:
-                    raise refusal(errno.EPERM, "entries of an array cannot be removed")
-                bpf_map.delete(key)
+                self._check_not_fixed()
+                self._check_not_frozen()
+                bpf_map.delete(self._entry(name).key)
             except (Refused, OSError) as error:
                 raise self._refuse(bpf_map, f"remove entries/{name}", error) from error
 
@@ -209,8 +212,8 @@ class Entries(Directory):
                 raise self._refuse(bpf_map, what, error, new_name) from error
 
     def _rename(self, bpf_map: Map, key: bytes, new_name: str, flags: RenameFlags) -> None:
-        if self._fixed:
-            raise refusal(errno.EPERM, "entries of an array cannot be renamed")
+        self._check_not_fixed()
+        self._check_not_frozen()
         if flags & RenameFlags.EXCHANGE:
             raise refusal(errno.EINVAL, "entries cannot be exchanged")
         try:

@@ -77,38 +77,28 @@ class ObjectFile(File):
 class TextFile(ObjectFile):
     """A file that shows a text."""
 
-    __slots__ = ("_handles", "_held", "_sighting")
+    __slots__ = ("_sighting",)
 
     def __init__(self, subject: Subject, name: str, identity: Hashable = None) -> None:
         super().__init__(subject, name, identity)
         self._sighting = Sighting()
-        self._handles = 0
-        self._held: Attributes | None = None  # the attributes at open, while it is open
 
     @abstractmethod
     def render(self, obj: Pinned) -> bytes:
         """The text now. Raises OSError, `gone()` for a part of the object that is gone."""
 
-    def see(self, contents: bytes, status: os.stat_result) -> None:
-        """Note that these are the contents."""
-        self._sighting.see(contents, status.st_mtime_ns)
+    def see(self, contents: bytes, mtime_ns: int) -> None:
+        """Note the contents; they are from `mtime_ns` if nobody has seen the file before."""
+        self._sighting.see(contents, mtime_ns)
 
     def attributes(self) -> Attributes:
-        try:
-            status = self.subject.status()
-            if not self._sighting.fresh:
-                with self.subject.open() as obj:
-                    self.see(self.render(obj), status)
-        except OSError as error:
-            if error.errno == errno.ESTALE and self._held:
-                return self._held  # as for an unlinked file that is still open
-            raise
-        return self._shown(status)
-
-    def _shown(self, status: os.stat_result) -> Attributes:
+        status = self.subject.status()
+        if not self._sighting.fresh:
+            with self.subject.open() as obj:
+                self.see(self.render(obj), status.st_mtime_ns)
         attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
         attributes.size = self._sighting.size
-        attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns or status.st_mtime_ns
+        attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns
         return attributes
 
     def renew(self, newer: Node) -> None:
@@ -120,27 +110,20 @@ class TextFile(ObjectFile):
         check_access(self.permissions(status), flags)
         obj = self.subject.open()
         try:
-            contents = self.render(obj)
-            self.see(contents, status)
-            return self.handle(obj, contents, flags)
+            contents = self.contents(obj, flags)
         except BaseException:
             obj.close()
             raise
+        self.see(contents, status.st_mtime_ns)
+        return self.handle(obj, contents, flags)
+
+    def contents(self, obj: Pinned, flags: int) -> bytes:
+        """What an open with these flags finds."""
+        return self.render(obj)
 
     def handle(self, obj: Pinned, contents: bytes, flags: int) -> Handle:
         """The open file for an open with these flags."""
         return Reading(self, obj, contents)
-
-    def opened(self) -> None:
-        """A handle came into being: what is open has attributes even when it is gone."""
-        self._handles += 1
-        self._held = self._shown(self.subject.status())
-
-    def closed(self) -> None:
-        """A handle was closed."""
-        self._handles -= 1
-        if not self._handles:
-            self._held = None
 
 
 class WritableFile(TextFile):
@@ -181,7 +164,6 @@ class Reading(Handle):
         self._object = obj
         self._contents = contents
         self._untouched = True
-        file.opened()
 
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
@@ -191,7 +173,6 @@ class Reading(Handle):
         return self._contents[offset : offset + size]
 
     def close(self) -> None:
-        self._file.closed()
         self._object.close()
 
 
@@ -249,13 +230,21 @@ class Streaming(Handle):
     def __init__(self, file: StreamFile, obj: Pinned) -> None:
         self._file = file
         self._object = obj
-        self._pieces = file.stream(obj)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._pieces = self._file.stream(self._object)
         self._piece, self._start = b"", 0
+        self._untouched = True
 
     def read(self, offset: int, size: int) -> bytes | None:
-        if offset == 0 and self._start:
-            self._pieces = self._file.stream(self._object)
-            self._piece, self._start = b"", 0
+        if offset == 0 and not self._untouched:
+            self._restart()
+        data = self._read(offset, size)
+        self._untouched = self._untouched and data is None
+        return data
+
+    def _read(self, offset: int, size: int) -> bytes | None:
         place = offset - self._start
         if not 0 <= place <= len(self._piece):
             raise refusal(errno.ESPIPE)

@@ -11,7 +11,7 @@ from fusefs.bpf import bpffs
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.tree.error_log import ErrorLogs
-from fusefs.tree.node import Attributes, Change, Directory, Handle, Node, Symlink, gone, refusal
+from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
 from fusefs.tree.object_directory import ObjectDirectory
 from fusefs.tree.subject import Pin, change_owner_and_times
 
@@ -75,7 +75,7 @@ class Mirror(Directory):
                 raise
             yield listed.name, node
 
-    def create(self, name: str, flags: int, caller: Caller) -> tuple[Node, Handle]:
+    def create(self, name: str, caller: Caller) -> File:
         raise refusal(errno.EACCES)  # as bpffs answers
 
     def mkdir(self, name: str, mode: int, caller: Caller) -> Node:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
@@ -134,8 +133,8 @@ class Directory(Node):
     def children(self) -> Iterator[tuple[str, Node]]:
         """All children that a listing shows."""
 
-    def create(self, name: str, flags: int, caller: Caller) -> tuple[Node, Handle]:
-        """Make a regular file and open it; `flags` as for open(2)."""
+    def create(self, name: str, caller: Caller) -> File:
+        """The regular file of this name, to be made by opening it with O_CREAT."""
         raise refusal(errno.EPERM)
 
     def mkdir(self, name: str, mode: int, caller: Caller) -> Node:
@@ -178,7 +177,10 @@ class File(Node):
 
     @abstractmethod
     def open(self, flags: int, caller: Caller) -> Handle:
-        """Open it; `flags` as for open(2). Raises `gone()` when it is no longer there."""
+        """Open it; `flags` as for open(2). Raises `gone()` when it is no longer there.
+
+        With O_CREAT, the file is one that `Directory.create` gave, and need not be there.
+        """
 
 
 def wants_write(flags: int) -> bool:
@@ -196,6 +198,11 @@ def check_access(mode: int, flags: int) -> None:
         raise refusal(errno.EACCES)
     if flags & os.O_ACCMODE != os.O_WRONLY and not mode & 0o444:
         raise refusal(errno.EACCES)
+
+
+def searchable(mode: int) -> int:
+    """The mode of a directory made of a file's: who may read or write may go inside."""
+    return mode | (mode & 0o444) >> 2 | (mode & 0o222) >> 1
 
 
 class Sighting:
@@ -232,8 +239,3 @@ class Sighting:
         if newer._digest != self._digest:
             self.mtime_ns = newer.mtime_ns if self._digest is None else time.time_ns()
         self._digest, self.size, self._seen = newer._digest, newer.size, newer._seen
-
-
-def is_directory(attributes: Attributes) -> bool:
-    """Whether the attributes are of a directory."""
-    return stat.S_ISDIR(attributes.mode)

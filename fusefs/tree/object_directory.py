@@ -14,7 +14,7 @@ from fusefs.tree.entries import Entries
 from fusefs.tree.files import FixedFile
 from fusefs.tree.info import InfoFile, json_line, to_yaml
 from fusefs.tree.map_view import MapView
-from fusefs.tree.node import Attributes, Change, Directory, Node, refusal
+from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
 from fusefs.tree.streams import Count, EntriesJsonl
 from fusefs.tree.subject import Subject
 
@@ -34,8 +34,7 @@ class ObjectDirectory(Directory):
 
     def attributes(self) -> Attributes:
         status = self.subject.status()
-        mode = stat.S_IMODE(status.st_mode)
-        mode |= (mode & 0o444) >> 2 | (mode & 0o222) >> 1  # who may read or write may go inside
+        mode = searchable(stat.S_IMODE(status.st_mode))
         attributes = Attributes.of(status, stat.S_IFDIR | mode)
         attributes.nlink = 2
         return attributes
