@@ -24,6 +24,7 @@ from fusefs.mount import (
 from fusefs.options import TYPE, UnknownOptionError, fuse_options
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
+_SYSLOG = "/dev/log"
 
 _HELP = f"""\
 usage: {TYPE} [SOURCE] MOUNTPOINT [-o OPTIONS] [-f] [-d]
@@ -73,10 +74,9 @@ def _log_to(handler: logging.Handler, debug: bool) -> None:
 
 
 def _syslog() -> logging.Handler:
-    try:
-        return logging.handlers.SysLogHandler("/dev/log")
-    except OSError:
-        return logging.NullHandler()  # nobody listens on this machine
+    if os.path.exists(_SYSLOG):
+        return logging.handlers.SysLogHandler(_SYSLOG)
+    return logging.NullHandler()  # nobody listens on this machine
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

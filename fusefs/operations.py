@@ -276,7 +276,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         directory = self._directory(inode)
-        directory.attributes()  # a directory that is gone is not opened
+        directory.enter()
         return self._keep(Listing(directory, [(".", inode), ("..", ROOT)]))
 
     @request
@@ -386,6 +386,7 @@ class Operations(pyfuse3.Operations):
             except BaseException:
                 self._close(fh)
                 raise
+            entry.entry_timeout = 0  # the name is there only once a value is
             inode.lookups += 1
         finally:
             self._inodes.release(inode)

@@ -79,6 +79,26 @@ class Directory:
             self._fd = os.open(path, flags)
         else:
             self._fd = os.open(path, flags | os.O_NOFOLLOW, dir_fd=parent._fd)
+        self.inode = os.fstat(self._fd).st_ino
+        self.place = (parent, path) if parent else None
+
+    def moved(self) -> bool:
+        """Whether it, or one above it, is no longer where it was found. Says so once.
+
+        After that its place is unknown, and no longer looked at: who reached it by a path has to
+        look that up again, and who stands in it may stay.
+        """
+        if self.place is None:
+            return False
+        parent, name = self.place
+        try:
+            in_place = parent.stat(name).st_ino == self.inode
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            self.place = None
+            return True
+        return parent.moved()
 
     def __del__(self) -> None:
         if self._fd >= 0:

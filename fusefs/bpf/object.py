@@ -16,6 +16,13 @@ Info = TypeVar("Info", bound=ctypes.Structure)
 # Lines of fdinfo that every descriptor has (proc_pid_fdinfo(5)): they tell about our descriptor.
 _OF_ANY_DESCRIPTOR = frozenset({"pos", "flags", "mnt_id", "ino"})
 
+# Where the kernel would write arrays to, if it were asked to, and what is kept as bytes.
+_NO_FIELDS = frozenset(
+    {"hash", "hash_size", "jited_prog_insns", "xlated_prog_insns", "map_ids", "jited_ksyms",
+     "jited_func_lens", "func_info", "line_info", "jited_line_info", "prog_tags",
+     "func_info_rec_size", "line_info_rec_size", "jited_line_info_rec_size", "by_type"}
+)  # fmt: skip
+
 
 class Object:
     """An open BPF object. It stays in the kernel at least as long as this is open.
@@ -26,6 +33,7 @@ class Object:
 
     kind: ClassVar[str]
     by_id: ClassVar[Command]
+    info: ctypes.Structure
 
     def __init__(self, fd: int) -> None:
         """Takes over the descriptor `fd`."""
@@ -67,6 +75,21 @@ class Object:
         )
         syscall.bpf(Command.OBJ_GET_INFO_BY_FD, arguments)
         return info
+
+    def fields(self) -> dict[str, int | str]:
+        """The numbers and names of the info call, by the kernel's names; bytes in hexadecimal."""
+        fields: dict[str, int | str] = {}
+        for name, *_ in self.info._fields_:
+            value = getattr(self.info, name)
+            if name.startswith("_") or name in _NO_FIELDS:
+                continue
+            if isinstance(value, ctypes.Array):
+                fields[name] = bytes(value).hex()
+            elif isinstance(value, bytes):
+                fields[name] = value.decode("utf-8", "replace")
+            else:
+                fields[name] = value
+        return fields
 
     def fdinfo(self) -> dict[str, str]:
         """What /proc/self/fdinfo tells of the object, in its order."""

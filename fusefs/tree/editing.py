@@ -47,7 +47,8 @@ class Editing(Handle):
 
     def write(self, offset: int, data: bytes) -> None:
         if self._text and self._settled and not data.strip():
-            return  # blank lines after a value
+            self._text += data  # blank lines after a value
+            return
         origin, text = self._place(offset, data)
         self._settled = self._commit_if_whole(text)
         self._origin, self._text = origin, text
@@ -77,7 +78,7 @@ class Editing(Handle):
                 self._accept(text)
                 return True
             if len(text) < _CHECKED_EARLY:
-                self._file.check(self._object, _decoded(text))
+                self._file.check(self._object, _decoded(_whole_characters(text)))
         except Incomplete as error:
             if _is_lone_line(text):
                 raise self._refuse("write", Refused(str(error), len(text) - 1), text) from error
@@ -124,11 +125,19 @@ def _is_lone_line(text: bytes) -> bool:
 
 
 def _decoded(text: bytes) -> str:
-    """The text; a character that is cut off at its very end is left out. Raises `Refused`."""
+    """The text. Raises `Refused` for what is not UTF-8."""
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        if error.reason == "unexpected end of data":
-            return text[: error.start].decode()
         at = len(text[: error.start].decode())
         raise Refused(f"byte {error.start} is not UTF-8", at) from None
+
+
+def _whole_characters(text: bytes) -> bytes:
+    """The text without a character that is cut off at its very end: the next write has the rest."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return text[: error.start]
+    return text

@@ -87,7 +87,7 @@ class Entry(WritableFile):
 
     def _frozen(self) -> OSError:
         with self.subject.open() as obj:
-            return self.refuse(obj, "write", refusal(errno.EPERM, "the map is frozen"))
+            return self.refuse(obj, "write", refusal(errno.EPERM))
 
     def _old(self, bpf_map: Map) -> bytes:
         """The value to write over: a new entry's is zero."""
@@ -138,6 +138,9 @@ class Entries(Directory):
         attributes.nlink = 2
         return attributes
 
+    def enter(self) -> None:
+        self.subject.confirm()
+
     def lookup(self, name: str) -> Node:
         try:
             entry = self._entry(name)
@@ -176,14 +179,11 @@ class Entries(Directory):
         with opened_map(self.subject) as bpf_map:
             try:
                 entry = self._entry(name)
-                self._check_not_frozen()
+                if self.view.frozen(self.subject):
+                    raise refusal(errno.EPERM)
             except (Refused, OSError) as error:
                 raise self._refuse(bpf_map, f"create entries/{name}", error, name) from error
         return entry
-
-    def _check_not_frozen(self) -> None:
-        if self.view.frozen(self.subject):
-            raise refusal(errno.EPERM, "the map is frozen")
 
     def _check_not_fixed(self) -> None:
         if self._fixed:
@@ -193,7 +193,6 @@ class Entries(Directory):
         with opened_map(self.subject) as bpf_map:
             try:
                 self._check_not_fixed()
-                self._check_not_frozen()
                 bpf_map.delete(self._entry(name).key)
             except (Refused, OSError) as error:
                 raise self._refuse(bpf_map, f"remove entries/{name}", error) from error
@@ -213,7 +212,6 @@ class Entries(Directory):
 
     def _rename(self, bpf_map: Map, key: bytes, new_name: str, flags: RenameFlags) -> None:
         self._check_not_fixed()
-        self._check_not_frozen()
         if flags & RenameFlags.EXCHANGE:
             raise refusal(errno.EINVAL, "entries cannot be exchanged")
         try:

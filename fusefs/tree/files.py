@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
+from fusefs.bpf.map import Map
 from fusefs.bpf.syscall import ENOTSUPP
 from fusefs.text.errors import Refused
 from fusefs.tree.editing import Editing
@@ -47,6 +48,8 @@ def explained(
     if isinstance(error, OSError):
         number = error.errno or errno.EIO
         number, reason = _TRANSLATED.get(number, (number, error.strerror or str(error)))
+        if number == errno.EPERM and isinstance(obj, Map) and obj.frozen():
+            reason = "the map is frozen"
         at, text = 0, ""
     else:
         number, reason = errno.EINVAL, str(error)

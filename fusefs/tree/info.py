@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import re
 from collections.abc import Callable
@@ -44,32 +43,6 @@ def describe(obj: Pinned, view: MapView | None) -> Info:
     return info
 
 
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
-
-
-def _fields(info: ctypes.Structure) -> Info:
-    """The fields of an info structure that are numbers or names."""
-    fields: Info = {}
-    for name, *_ in info._fields_:
-        value = getattr(info, name)
-        if name.startswith("_") or name in _POINTERS:
-            continue
-        if isinstance(value, ctypes.Array):
-            fields[name] = bytes(value).hex()
-        else:
-            fields[name] = _text(value) if isinstance(value, bytes) else value
-    return fields
-
-
-# Where the kernel would write arrays to, if it were asked to.
-_POINTERS = frozenset(
-    {"hash", "hash_size", "jited_prog_insns", "xlated_prog_insns", "map_ids", "jited_ksyms",
-     "jited_func_lens", "func_info", "line_info", "jited_line_info", "prog_tags",
-     "func_info_rec_size", "line_info_rec_size", "jited_line_info_rec_size", "by_type"}
-)  # fmt: skip
-
-
 def _map(bpf_map: Map, view: MapView | None) -> Info:
     info = bpf_map.info
     kind = names.name_of(names.MAP_TYPE, info.type)
@@ -80,7 +53,8 @@ def _map(bpf_map: Map, view: MapView | None) -> Info:
             fields["btf_problem"] = view.problem
         if view.traits is None:
             fields["entries"] = f"not shown: maps of type {kind} are not supported yet"
-    fields |= _fields(info) | {"type": kind}
+    fields.update(bpf_map.fields())
+    fields["type"] = kind
     fields["map_flags"] = list(names.flag_names(names.MAP_FLAGS, info.map_flags))
     fields["frozen"] = bpf_map.frozen()
     if fields["frozen"] and (digest := bpf_map.sha256()):
@@ -91,7 +65,8 @@ def _map(bpf_map: Map, view: MapView | None) -> Info:
 def _program(program: Program) -> Info:
     kind = names.name_of(names.PROGRAM_TYPE, program.info.type)
     fields: Info = {"type": kind, "name": "", "id": 0}
-    fields |= _fields(program.info) | {"type": kind}
+    fields.update(program.fields())
+    fields["type"] = kind
     fields["gpl_compatible"] = bool(program.info.gpl_compatible)
     with contextlib.suppress(OSError):  # a map may have gone in between
         fields["map_ids"] = list(program.map_ids())
@@ -100,7 +75,9 @@ def _program(program: Program) -> Info:
 
 def _link(link: Link) -> Info:
     kind = names.name_of(names.LINK_TYPE, link.info.type)
-    fields = _fields(link.info) | {"type": kind}
+    fields: Info = {}
+    fields.update(link.fields())
+    fields["type"] = kind
     for name, value in link.details().items():
         named = names.name_of(names.ATTACH_TYPE, value) if name == "attach_type" else value
         fields[name] = named

@@ -22,7 +22,7 @@ class Mirror(Directory):
     __slots__ = ("_logs", "directory")
 
     def __init__(self, directory: bpffs.Directory, logs: ErrorLogs) -> None:
-        super().__init__(("directory", directory.stat().st_ino))
+        super().__init__(("directory", directory.inode))
         self.directory = directory
         self._logs = logs
 
@@ -42,9 +42,20 @@ class Mirror(Directory):
         """What df(1) shows."""
         return self.directory.statvfs()
 
+    def renew(self, newer: Node) -> None:
+        if isinstance(newer, Mirror):
+            self.directory.place = newer.directory.place
+
+    def enter(self) -> None:
+        if self.directory.moved():
+            raise gone()
+
     def lookup(self, name: str) -> Node:
         try:
             status = self.directory.stat(name)
+        except FileNotFoundError:
+            self.enter()  # it may be in what is now in this one's place
+            raise
         except PermissionError:
             # So the kernel answers for any name with a dot, but those that it made itself.
             if any(listed.name == name for listed in self.directory.list()):
@@ -132,7 +143,7 @@ class MirrorLink(Symlink):
     __slots__ = ("_directory", "_inode", "_name")
 
     def __init__(self, directory: bpffs.Directory, name: str, inode: int) -> None:
-        super().__init__(("link", directory.stat().st_ino, name, inode))
+        super().__init__(("link", directory.inode, name, inode))
         self._directory = directory
         self._name = name
         self._inode = inode
@@ -172,7 +183,7 @@ class Sealed(Directory):
     __slots__ = ("_directory",)
 
     def __init__(self, directory: bpffs.Directory, name: str) -> None:
-        super().__init__(("sealed", directory.stat().st_ino, name))
+        super().__init__(("sealed", directory.inode, name))
         self._directory = directory
 
     def attributes(self) -> Attributes:

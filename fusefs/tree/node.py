@@ -125,6 +125,10 @@ class Directory(Node):
 
     __slots__ = ()
 
+    def enter(self) -> None:
+        """Raise `gone()` when it is no longer what its path leads to; it is opened to be read."""
+        self.attributes()
+
     @abstractmethod
     def lookup(self, name: str) -> Node:
         """The child of this name. Raises FileNotFoundError."""

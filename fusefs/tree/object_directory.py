@@ -55,6 +55,9 @@ class ObjectDirectory(Directory):
                 return {"info": FixedFile(self.subject, "info", reason.encode())}
         return self._files
 
+    def enter(self) -> None:
+        self.subject.confirm()
+
     def lookup(self, name: str) -> Node:
         self.subject.status()
         node = self.files().get(name)

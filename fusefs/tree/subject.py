@@ -25,6 +25,10 @@ class Subject(ABC):
     def status(self) -> os.stat_result:
         """Owner, permission bits and times. Raises `gone()`."""
 
+    def confirm(self) -> None:
+        """Raise `gone()` unless whoever looks it up now finds the same."""
+        self.status()
+
     @abstractmethod
     def open(self) -> Pinned:
         """Open the object. Raises `gone()`; another OSError when the kernel does not open it."""
@@ -43,7 +47,7 @@ class Pin(Subject):
         self._directory = directory
         self._name = name
         self._inode = status.st_ino
-        super().__init__(("pin", directory.stat().st_ino, name, status.st_ino), logs)
+        super().__init__(("pin", directory.inode, name, status.st_ino), logs)
 
     def status(self) -> os.stat_result:
         try:
@@ -54,7 +58,14 @@ class Pin(Subject):
             raise gone()
         return status
 
+    def confirm(self) -> None:
+        if self._directory.moved():
+            raise gone()
+        self.status()
+
     def open(self) -> Pinned:
+        if self._directory.moved():
+            raise gone()
         try:
             return self._directory.open_pin(self._name, self._inode)
         except FileNotFoundError:
