@@ -1,0 +1,65 @@
+"""Fixtures: a bpffs of one's own, and a mount of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.mounting import COMMAND, Mount, SharedMount, mounted_bpffs
+from support.mounting import mounted as mounted_at
+
+Mounter = Callable[..., Mount]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without root there are only the unit tests."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if {"kernel", "mount"} & set(item.path.parts):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture
+def bpffs() -> Iterator[Path]:
+    """A fresh bpffs."""
+    with mounted_bpffs() as path:
+        yield path
+
+
+@pytest.fixture
+def mounter(bpffs: Path) -> Iterator[Mounter]:
+    """Mounts `bpffs`, with options; each mount must end well."""
+    with ExitStack() as stack:
+
+        def mount(
+            *options: str,
+            source: Path = bpffs,
+            command: Sequence[str] = COMMAND,
+            complains: bool = False,
+        ) -> Mount:
+            made = mounted_at(source, options, command, complains=complains)
+            return stack.enter_context(made)
+
+        yield mount
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SharedMount]:
+    """A mount for all tests of a module, since to start one takes half a second."""
+    shared = SharedMount()
+    try:
+        yield shared
+        shared.end()
+    finally:
+        shared.close()
+
+
+@pytest.fixture
+def mounted(shared: SharedMount) -> Iterator[Mount]:
+    """A mount of an empty bpffs. Its log must have nothing to complain of after the test."""
+    with shared.borrowed() as mount:
+        yield mount

@@ -1,0 +1,187 @@
+"""bpffs by descriptors: what is opened is what was meant, and with whose rights."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from support.maps import make_map, u32, u64
+
+from fusefs.bpf.bpffs import Directory, RenameFlags, is_bpffs
+from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.bpf.map import Map
+
+STRANGER = Caller(12345, 23456, frozenset({34567}))
+
+
+@pytest.fixture
+def directory(bpffs: Path) -> Directory:
+    """The root of a fresh bpffs."""
+    return Directory(str(bpffs))
+
+
+def inode(directory: Directory, name: str) -> int:
+    """The inode of a name."""
+    return directory.stat(name).st_ino
+
+
+def test_what_is_a_bpffs(directory: Directory, tmp_path: Path) -> None:
+    assert is_bpffs(directory.fd)
+    assert not is_bpffs(Directory(str(tmp_path)).fd)
+
+
+def test_a_pin_opens_as_what_it_is(directory: Directory) -> None:
+    with make_map() as made:
+        directory.pin("sample", made)
+        with directory.open_pin("sample", inode(directory, "sample")) as opened:
+            assert isinstance(opened, Map)
+            assert opened.info.id == made.info.id
+            opened.update(u32(1), u64(5))
+        assert made.lookup(u32(1)) == u64(5)
+
+
+def test_a_replaced_pin_is_not_opened(directory: Directory) -> None:
+    with make_map() as first, make_map() as second:
+        directory.pin("sample", first)
+        before = inode(directory, "sample")
+        directory.pin("other", second)
+        directory.unlink("sample")
+        directory.rename("other", directory, "sample", RenameFlags.REPLACE)
+        with pytest.raises(FileNotFoundError):
+            directory.open_pin("sample", before)
+        with directory.open_pin("sample", inode(directory, "sample")) as opened:
+            assert opened.info.id == second.info.id
+
+
+def test_a_symbolic_link_is_not_followed(directory: Directory) -> None:
+    with make_map() as made:
+        directory.pin("sample", made)
+    directory.symlink("link", "sample")
+    assert directory.readlink("link") == "sample"
+    assert stat.S_ISLNK(directory.stat("link").st_mode)
+    for number in (inode(directory, "link"), inode(directory, "sample")):
+        with pytest.raises(OSError):
+            directory.open_pin("link", number)
+    directory.mkdir("real", 0o700)
+    directory.symlink("way", "real")
+    with pytest.raises(NotADirectoryError):
+        Directory("way", directory)
+
+
+def test_a_directory_stays_what_it_is_when_it_is_renamed(directory: Directory) -> None:
+    directory.mkdir("first", 0o755)
+    first = Directory("first", directory)
+    directory.rename("first", directory, "second", RenameFlags.REPLACE)
+    directory.mkdir("first", 0o755)
+    first.mkdir("inside", 0o755)
+    assert [listed.name for listed in Directory("second", directory).list()] == ["inside"]
+    assert Directory("first", directory).list() == []
+
+
+def test_renames(directory: Directory) -> None:
+    directory.mkdir("a", 0o755)
+    directory.symlink("b", "text")
+    a, b = inode(directory, "a"), inode(directory, "b")
+    with pytest.raises(FileExistsError):
+        directory.rename("a", directory, "b", RenameFlags.NOREPLACE)
+    directory.rename("a", directory, "b", RenameFlags.EXCHANGE)
+    assert (inode(directory, "a"), inode(directory, "b")) == (b, a)
+    directory.rename("a", directory, "c", RenameFlags.NOREPLACE)
+    assert inode(directory, "c") == b
+    with pytest.raises(FileNotFoundError):
+        directory.rename("a", directory, "d", RenameFlags.REPLACE)
+
+
+def test_a_listing_has_the_names_that_cannot_be_asked_about(directory: Directory) -> None:
+    directory.mkdir("some", 0o700)
+    listed = {listed.name: listed.stat for listed in directory.list()}
+    assert set(listed) == {"some", "maps.debug", "progs.debug"}
+    status = listed["some"]
+    assert status is not None
+    assert stat.S_IMODE(status.st_mode) == 0o700
+
+
+def test_attributes(directory: Directory) -> None:
+    directory.mkdir("some", 0o700)
+    directory.chmod("some", 0o751)
+    directory.chown("some", 123, -1)
+    directory.chown("some", -1, 456)
+    directory.utime("some", 10**18, 2 * 10**18 + 1)
+    status = directory.stat("some")
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o751, 123, 456)
+    assert (status.st_atime_ns, status.st_mtime_ns) == (10**18, 2 * 10**18 + 1)
+    directory.chmod("", 0o700)
+    directory.chown("", 1, 2)
+    directory.utime("", 0, 5)
+    status = directory.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o700, 1, 2)
+    assert status.st_mtime_ns == 5
+
+
+def test_a_link_is_not_followed_by_what_sets_attributes(directory: Directory) -> None:
+    directory.mkdir("real", 0o700)
+    directory.symlink("link", "real")
+    directory.chown("link", 5, 5)
+    directory.utime("link", 5, 5)
+    with pytest.raises(OSError):
+        directory.chmod("link", 0o777)
+    status = directory.stat("real")
+    assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o700)
+    assert status.st_mtime_ns != 5
+
+
+def test_the_kernel_judges_by_the_callers_rights(directory: Directory) -> None:
+    directory.chmod("", 0o700)
+    with acting_as(STRANGER), pytest.raises(PermissionError):
+        directory.mkdir("no", 0o755)
+    directory.mkdir("yes", 0o755)
+    assert {listed.name for listed in directory.list()} > {"yes"}
+    assert directory.stat("yes").st_uid == 0
+    directory.chmod("", 0o777)
+    with acting_as(STRANGER):
+        directory.mkdir("theirs", 0o755)
+    status = directory.stat("theirs")
+    assert (status.st_uid, status.st_gid) == (STRANGER.uid, STRANGER.gid)
+
+
+@pytest.mark.parametrize("groups", [frozenset({34567}), frozenset[int]()])
+def test_the_callers_groups_count(directory: Directory, groups: frozenset[int]) -> None:
+    directory.mkdir("shared", 0o770)
+    directory.chmod("shared", 0o770)
+    directory.chown("shared", 0, 34567)
+    shared = Directory("shared", directory)
+    before = os.getgroups()
+    with acting_as(Caller(12345, 23456, groups)):
+        if groups:
+            shared.mkdir("new", 0o755)
+        else:
+            with pytest.raises(PermissionError):
+                shared.mkdir("new", 0o755)
+    assert os.getgroups() == before
+
+
+def test_rights_are_given_back_after_an_error(directory: Directory) -> None:
+    with pytest.raises(ZeroDivisionError), acting_as(STRANGER):
+        raise ZeroDivisionError
+    directory.chmod("", 0o700)
+    directory.mkdir("root", 0o755)
+    assert directory.stat("root").st_uid == 0
+    status = Path("/proc/thread-self/status").read_text().splitlines()
+    assert "Uid:\t0\t0\t0\t0" in status
+    assert "Gid:\t0\t0\t0\t0" in status
+
+
+def test_descriptors_are_given_back(directory: Directory) -> None:
+    with make_map() as made:
+        directory.pin("sample", made)
+    number = inode(directory, "sample")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        directory.open_pin("sample", number).close()
+        with pytest.raises(FileNotFoundError):
+            directory.open_pin("sample", number + 1)
+        directory.list()
+        Directory(".", directory)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,96 @@
+"""The command with a fault that can be switched on: FAULTS SOURCE MOUNTPOINT -f.
+
+FAULTS is a file that holds the name of a handler of `Operations`, or nothing. What that handler
+calls then raises RuntimeError.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fusefs.bpf.bpffs
+import fusefs.cli
+import fusefs.inodes
+import fusefs.operations
+import fusefs.tree.editing
+import fusefs.tree.entries
+import fusefs.tree.files
+import fusefs.tree.mirror
+
+FAULTS = Path(sys.argv[1])
+
+# What each handler calls.
+CALLED: dict[str, tuple[object, str]] = {
+    "lookup": (fusefs.tree.mirror.Mirror, "lookup"),
+    "forget": (fusefs.inodes.InodeTable, "forget"),
+    "getattr": (fusefs.tree.mirror.Mirror, "attributes"),
+    "setattr": (fusefs.tree.mirror.Mirror, "change"),
+    "readlink": (fusefs.tree.mirror.MirrorLink, "target"),
+    "statfs": (fusefs.tree.mirror.Mirror, "statvfs"),
+    "mkdir": (fusefs.tree.mirror.Mirror, "mkdir"),
+    "mknod": (fusefs.operations, "refusal"),
+    "symlink": (fusefs.tree.mirror.Mirror, "symlink"),
+    "link": (fusefs.operations, "refusal"),
+    "unlink": (fusefs.tree.entries.Entries, "unlink"),
+    "rmdir": (fusefs.tree.mirror.Mirror, "rmdir"),
+    "rename": (fusefs.tree.mirror.Mirror, "rename"),
+    "opendir": (fusefs.tree.mirror.Mirror, "enter"),
+    "readdir": (fusefs.bpf.bpffs.Directory, "list"),
+    "open": (fusefs.tree.entries.Entry, "open"),
+    "create": (fusefs.tree.entries.Entries, "create"),
+    "read": (fusefs.tree.files.Reading, "read"),
+    "write": (fusefs.tree.editing.Editing, "write"),
+    "flush": (fusefs.tree.editing.Editing, "flush"),
+    "fsync": (fusefs.tree.editing.Editing, "flush"),
+    "release": (fusefs.tree.files.Reading, "close"),
+}
+
+
+class Handles(dict[int, Any]):
+    """Open files, which can fail to be forgotten: all that `releasedir` does."""
+
+    def __delitem__(self, number: int) -> None:
+        fail_if_asked()
+        super().__delitem__(number)
+
+
+def fail_if_asked() -> None:
+    """Raise when this is called, at whatever distance, by the handler that is to fail."""
+    wanted = FAULTS.read_text()
+    frame = sys._getframe(1) if wanted else None
+    while frame:
+        code = frame.f_code
+        if code.co_name == wanted and code.co_filename == fusefs.operations.__file__:
+            raise RuntimeError(f"a fault in {wanted}")
+        frame = frame.f_back
+
+
+def failing(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that fails when it is asked to."""
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        fail_if_asked()
+        return call(*arguments, **named)
+
+    return called
+
+
+def main() -> None:
+    """Run the command."""
+    for owner, name in set(CALLED.values()):
+        setattr(owner, name, failing(getattr(owner, name)))
+    begin = fusefs.operations.Operations.__init__
+
+    def init(self: fusefs.operations.Operations, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self._handles = Handles()
+
+    setattr(fusefs.operations.Operations, "__init__", init)  # noqa: B010 - as mypy wants it
+    fusefs.cli.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Who may do what: as bpffs has it, for every user."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.maps import dump, make_map, u32, u64
+from support.mounting import Mount
+from support.shell import Result, run
+
+from fusefs.bpf.map import Map
+
+NOBODY = 65534
+GROUP = 4321
+DENIED = "Permission denied\n"
+
+
+@pytest.fixture
+def mount(mounter: Callable[..., Mount]) -> Iterator[Mount]:
+    """A mount for all users."""
+    os.umask(0o022)
+    mount = mounter("-o", "allow_other")
+    mount.sh("chmod 755 .")
+    yield mount
+
+
+def nobody(mount: Mount, command: str, groups: str = "--clear-groups") -> Result:
+    """Run a bash command as another user, in the root of the mount."""
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", groups]
+    return run([*user, "bash", "-c", command], cwd=mount.path)
+
+
+def sample_of(mount: Mount, mode: int) -> Map:
+    """A pinned map with an entry, and the mode of its pin."""
+    sample = mount.pin("sample", make_map())
+    sample.update(u32(1), u64(101))
+    os.chmod(mount.source / "sample", mode)
+    return sample
+
+
+READS = [
+    "ls sample",
+    "cat sample/info",
+    "cat sample/info.json",
+    "cat sample/entries/1",
+    "cat sample/entries.jsonl",
+    "cat sample/count",
+    "cat sample/error_log",
+    "cat sample/frozen",
+    "ls sample/entries",
+]
+WRITES = [
+    "echo 5 > sample/entries/1",
+    "echo 5 > sample/entries/2",
+    "rm -f sample/entries/1",
+    "mv -f sample/entries/1 sample/entries/3",
+    "echo > sample/error_log",
+    "echo 1 > sample/frozen",
+]
+
+
+def test_a_pin_of_root_alone(mount: Mount) -> None:
+    sample = sample_of(mount, 0o600)
+    assert nobody(mount, "ls -ld sample").code == 0
+    for command in READS + WRITES:
+        result = nobody(mount, command)
+        assert result.code, command
+        assert result.stderr.endswith(DENIED), result
+    assert dump(sample) == {u32(1): u64(101)}
+
+
+def test_a_pin_that_others_may_read(mount: Mount) -> None:
+    sample = sample_of(mount, 0o644)
+    for command in READS:
+        assert nobody(mount, command).code == 0, command
+    for command in WRITES:
+        result = nobody(mount, command)
+        assert result.code, command
+        assert result.stderr.endswith(DENIED), result
+    assert dump(sample) == {u32(1): u64(101)}
+    assert not sample.frozen()
+
+
+def test_a_pin_that_others_may_write(mount: Mount) -> None:
+    sample = sample_of(mount, 0o666)
+    command = "cd sample/entries; echo 5 > 1; echo 6 > 2; mv 1 3; cat 3; rm 2; ls"
+    assert nobody(mount, command) == Result(0, "5\n3\n", "")
+    assert dump(sample) == {u32(3): u64(5)}
+    assert nobody(mount, "echo 1 > sample/info").stderr.endswith(DENIED)
+    assert nobody(mount, "echo 1 > sample/frozen; cat sample/frozen").stdout == "1\n"
+
+
+def test_a_pin_that_others_may_only_write(mount: Mount) -> None:
+    sample = sample_of(mount, 0o622)
+    assert nobody(mount, "echo 5 > sample/entries/1").code == 0
+    for command in READS:
+        assert nobody(mount, command).stderr.endswith(DENIED), command
+    assert dump(sample) == {u32(1): u64(5)}
+
+
+@pytest.mark.parametrize("groups", [f"--groups={GROUP}", "--clear-groups"])
+def test_groups_count(mount: Mount, groups: str) -> None:
+    sample = sample_of(mount, 0o660)
+    os.chown(mount.source / "sample", 0, GROUP)
+    os.mkdir(mount.source / "shared")
+    os.chown(mount.source / "shared", 0, GROUP)
+    os.chmod(mount.source / "shared", 0o770)
+    member = "clear" not in groups
+    assert (nobody(mount, "echo 5 > sample/entries/1", groups).code == 0) == member
+    assert (nobody(mount, "mkdir shared/new && ls shared", groups).code == 0) == member
+    assert (sample.lookup(u32(1)) == u64(5)) == member
+    assert os.listdir(mount.source / "shared") == (["new"] if member else [])
+
+
+def test_the_owner_of_a_pin(mount: Mount) -> None:
+    sample_of(mount, 0o600)
+    os.chown(mount.source / "sample", NOBODY, NOBODY)
+    assert nobody(mount, "cat sample/entries/1; chmod 640 sample").stdout == "101\n"
+    assert os.stat(mount.source / "sample").st_mode & 0o777 == 0o640
+    assert nobody(mount, "chown 0 sample").stderr.endswith("Operation not permitted\n")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+def test_others_do_not_touch_what_is_roots(mount: Mount, mode: int) -> None:
+    sample_of(mount, 0o644)
+    os.mkdir(mount.source / "directory")
+    os.chmod(mount.source, mode)
+    commands = ["rmdir sample", "mv sample other", "rmdir directory", "chmod 777 sample"]
+    commands += ["chown 65534 sample", "touch -d @1 sample", "mkdir directory/new"]
+    for command in commands:
+        before = os.stat(mount.source / "sample")
+        assert nobody(mount, command).code == 1, command
+        assert os.stat(mount.source / "sample") == before
+    assert sorted(os.listdir(mount.source))[:1] == ["directory"]
+    assert os.listdir(mount.source / "directory") == []
+
+
+def test_what_others_make_is_theirs(mount: Mount) -> None:
+    os.chmod(mount.source, 0o1777)
+    made = "umask 027; mkdir mine && ln -s nowhere mine/link && mkdir mine/deep"
+    assert nobody(mount, made).code == 0
+    for name in ("mine", "mine/link", "mine/deep"):
+        status = os.lstat(mount.source / name)
+        assert (status.st_uid, status.st_gid) == (NOBODY, NOBODY), name
+    assert os.stat(mount.source / "mine").st_mode & 0o777 == 0o750
+    assert (
+        nobody(mount, "rmdir mine/deep && rm mine/link && mv mine other && rmdir other").code == 0
+    )
+    assert nobody(mount, "mkdir sub").code == 0
+    os.chmod(mount.source, 0o755)
+    assert nobody(mount, "mkdir no").stderr.endswith(DENIED)
+    assert nobody(mount, "rmdir sub").stderr.endswith(DENIED)
+
+
+def test_a_private_directory(mount: Mount) -> None:
+    os.mkdir(mount.source / "private", 0o700)
+    sample = mount.pin("private/sample", make_map())
+    os.chmod(mount.source / "private/sample", 0o666)
+    for command in ("ls private", "cat private/sample/info", "echo 5 > private/sample/entries/1"):
+        assert nobody(mount, command).stderr.endswith(DENIED), command
+    assert dump(sample) == {}
+
+
+def test_root_does_what_root_may(mount: Mount) -> None:
+    sample = sample_of(mount, 0o600)
+    os.chown(mount.source / "sample", NOBODY, NOBODY)
+    assert mount.sh("echo 5 > sample/entries/1; cat sample/entries/1").stdout == "5\n"
+    assert mount.sh("echo 5 > sample/info").stderr.endswith(DENIED)
+    assert sample.lookup(u32(1)) == u64(5)
+
+
+def test_without_allow_other_there_is_root_alone(mounted: Mount) -> None:
+    sample_of(mounted, 0o666)
+    result = run(["setpriv", f"--reuid={NOBODY}", "--clear-groups", "ls", mounted.path])
+    assert result.stderr.endswith(DENIED)

@@ -1,0 +1,151 @@
+"""`entries.jsonl`, `count` and listings of large maps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.maps import NO_PREALLOC, make_map, u32, u64
+from support.mounting import Mount
+
+from fusefs.bpf.map import Map
+
+ENTRIES = 200_000
+SOME = 20_000
+
+
+def filled(entries: int) -> Map:
+    """A hash in which each key's value is three times the key."""
+    made = make_map(max_entries=entries + 1, flags=NO_PREALLOC)
+    for number in range(entries):
+        made.update(u32(number), u64(3 * number))
+    return made
+
+
+@pytest.fixture(scope="module")
+def large_map() -> Iterator[Map]:
+    """A map of many entries."""
+    with filled(ENTRIES) as made:
+        yield made
+
+
+@pytest.fixture
+def large(mounted: Mount, large_map: Map) -> Path:
+    """Where the large map is shown."""
+    mounted.pin("large", large_map)
+    return mounted.path / "large"
+
+
+def memory(mount: Mount, what: str) -> int:
+    """A line of the process's status, in bytes."""
+    status = Path(f"/proc/{mount.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith(f"{what}:"))
+    return int(line.split()[1]) * 1024
+
+
+def check_whole(text: bytes) -> None:
+    """The text has each entry of the large map once."""
+    keys = set()
+    for line in text.splitlines():
+        entry = json.loads(line)
+        assert entry == {"key": entry["key"], "value": 3 * entry["key"]}
+        keys.add(entry["key"])
+    assert keys == set(range(ENTRIES))
+    assert text.count(b"\n") == ENTRIES
+
+
+def test_a_large_map_is_dumped_whole_in_little_memory(mounted: Mount, large: Path) -> None:
+    (large / "info").read_text()
+    Path(f"/proc/{mounted.process.pid}/clear_refs").write_text("5")  # begins a new VmHWM
+    before = memory(mounted, "VmRSS")
+    result = subprocess.run(["cat", large / "entries.jsonl"], capture_output=True, check=True)
+    assert memory(mounted, "VmHWM") - before < 20e6
+    check_whole(result.stdout)
+
+
+def test_it_is_read_again_from_its_start(large: Path) -> None:
+    with (large / "entries.jsonl").open("rb", buffering=0) as file:
+        assert len(file.read(1000)) > 0
+        file.seek(0)
+        check_whole(file.readall())
+        assert file.read(10) == b""
+
+
+@pytest.mark.parametrize("size", [7, 4096, 1 << 20])
+def test_reads_of_any_size_give_the_same_text(mounted: Mount, size: int) -> None:
+    made = mounted.pin("some", make_map(max_entries=500))
+    for number in range(500):
+        made.update(u32(number), u64(3 * number))
+    with (mounted.path / "some/entries.jsonl").open("rb", buffering=0) as file:
+        text = b"".join(iter(lambda: file.read(size), b""))
+    assert text == (mounted.path / "some/entries.jsonl").read_bytes()
+    assert sorted(json.loads(line)["key"] for line in text.splitlines()) == list(range(500))
+
+
+def test_its_size_is_that_of_a_stream(large: Path) -> None:
+    assert os.stat(large / "entries.jsonl").st_size == 0
+
+
+def test_count(large: Path) -> None:
+    assert (large / "count").read_text() == f"{ENTRIES}\n"
+
+
+def test_count_is_counted_when_it_is_read(mounted: Mount) -> None:
+    made = mounted.pin("some", make_map())
+    for number in range(3):
+        assert (mounted.path / "some/count").read_text() == f"{number}\n"
+        made.update(u32(number), u64(0))
+
+
+def test_an_empty_map_has_no_lines(mounted: Mount) -> None:
+    mounted.pin("empty", make_map())
+    assert (mounted.path / "empty/entries.jsonl").read_bytes() == b""
+    assert (mounted.path / "empty/count").read_text() == "0\n"
+    assert os.listdir(mounted.path / "empty/entries") == []
+
+
+@pytest.mark.parametrize(
+    "what", ["cat large/entries.jsonl", "cat large/count", "ls -U some/entries"]
+)
+def test_others_are_served_meanwhile(mounted: Mount, large: Path, what: str) -> None:
+    if "some" in what:
+        mounted.pin("some", filled(SOME))
+    name = mounted.path / "other/info"
+    mounted.pin("other", make_map())
+    name.read_text()
+    longest, turns = 0.0, 0
+    with subprocess.Popen(
+        ["bash", "-c", f"for n in {{1..2}}; do {what}; done"],
+        cwd=mounted.path,
+        stdout=subprocess.DEVNULL,
+    ) as dump:
+        while dump.poll() is None and turns < 300:
+            start = time.monotonic()
+            assert name.read_text()
+            longest, turns = max(longest, time.monotonic() - start), turns + 1
+        dump.kill()
+    assert turns > 5
+    assert longest < 0.5
+
+
+def test_a_large_directory_is_listed_whole(mounted: Mount) -> None:
+    mounted.pin("some", filled(SOME))
+    names = os.listdir(mounted.path / "some/entries")
+    assert sorted(map(int, names)) == list(range(SOME))
+
+
+def test_a_listing_that_is_read_again(mounted: Mount) -> None:
+    made = mounted.pin("some", make_map(max_entries=2000))
+    for number in range(1000):
+        made.update(u32(number), u64(0))
+    fd = os.open(mounted.path / "some/entries", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for _ in range(3):
+            assert sorted(map(int, os.listdir(fd))) == list(range(1000))
+    finally:
+        os.close(fd)

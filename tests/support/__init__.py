@@ -1,0 +1,1 @@
+"""What the tests of the kernel and of mounts have in common."""

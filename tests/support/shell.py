@@ -1,0 +1,58 @@
+"""Running commands, as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: str | Path | None = None,
+    given: bytes = b"",
+    seconds: float = 60,
+    env: Mapping[str, str] = ENVIRONMENT,
+) -> Result:
+    """Run a command to its end."""
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            out, err = process.communicate(given, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    decoded = [text.decode("utf-8", "surrogateescape") for text in (out, err)]
+    return Result(process.returncode, *decoded)
+
+
+def bash(command: str, cwd: str | Path, *, given: bytes = b"", seconds: float = 60) -> Result:
+    """Run a bash command line."""
+    return run(["bash", "-c", command], cwd=cwd, given=given, seconds=seconds)
+
+
+def checked(*command: str | Path) -> str:
+    """Run a command that must succeed; what it printed."""
+    result = run(command)
+    assert result.code == 0, f"{command}: {result}"
+    return result.stdout

@@ -1,0 +1,317 @@
+"""Writing a text, driven as tools drive it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fusefs.bpf.btf import Btf
+from fusefs.bpf.btf_build import BtfBuilder
+from fusefs.text.compile import compile_codec
+from fusefs.text.value import check_begins, from_text, to_text
+from fusefs.tree.editing import Editing
+
+
+class File:
+    """What `Editing` needs of a file: one that keeps its value, and a record of what was taken."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        types = BtfBuilder()
+        u32 = types.integer("__u32", 4)
+        char = types.integer("char", 1, signed=True)
+        kinds = {
+            "number": u32,
+            "list": types.array(u32, 3, u32),
+            "text": types.array(char, 64, u32),
+            "pair": types.struct("pair", 8, [("first", u32, 0), ("second", u32, 32)]),
+        }
+        self.codec = compile_codec(Btf.parse(types.build()), kinds[kind])
+        self.value = from_text(self.codec, text, bytes(self.codec.size))
+        self.taken: list[str] = []
+        self.refused: list[str] = []
+        self.closed_object = False
+
+    @property
+    def now(self) -> Any:
+        """The value, as JSON has it."""
+        return json.loads(self.render(self))
+
+    def render(self, obj: object) -> bytes:
+        return to_text(self.codec, self.value).encode()
+
+    def check(self, obj: object, text: str) -> None:
+        check_begins(self.codec, text, self.value)
+
+    def accept(self, obj: object, text: str, flags: int) -> None:
+        self.value = from_text(self.codec, text, self.value)
+        self.taken.append(text)
+
+    def refuse(self, obj: object, what: str, error: Exception, text: str = "") -> OSError:
+        self.refused.append(f"{what}: {error}")
+        return OSError(errno.EINVAL, str(error))
+
+    def opened(self) -> None:
+        pass
+
+    def closed(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed_object = True
+
+
+def opened(
+    kind: str = "number", text: str = "101", flags: int = os.O_TRUNC
+) -> tuple[File, Editing]:
+    """A file, and what is open of it."""
+    file = File(kind, text)
+    editing = Editing(cast(Any, file), cast(Any, file), file.render(file), os.O_WRONLY | flags)
+    return file, editing
+
+
+def test_echo() -> None:
+    file, editing = opened()
+    editing.flush()
+    assert file.taken == []
+    editing.write(0, b"7\n")
+    assert file.taken == ["7\n"]
+    editing.flush()
+    editing.close()
+    assert file.taken == ["7\n"]
+    assert file.closed_object
+
+
+def test_mcedit_writes_one_byte_and_then_the_rest() -> None:
+    file, editing = opened()
+    editing.write(0, b"2")
+    assert file.taken == []
+    editing.write(1, b"05\n")
+    editing.flush()
+    assert file.taken == ["205\n"]
+
+
+def test_rsync_inplace_shortens_at_the_end() -> None:
+    file, editing = opened(text="101", flags=0)
+    editing.write(0, b"7\n")
+    editing.truncate(2)
+    editing.flush()
+    assert file.taken == ["7\n"]
+
+
+def test_rsync_inplace_writes_only_what_differs() -> None:
+    file, editing = opened("list", "[1, 2, 3]", flags=0)
+    editing.write(4, b"9, 3]\n")
+    editing.truncate(10)
+    editing.flush()
+    assert file.now == [1, 9, 3]
+    assert len(file.taken) == 1
+
+
+def test_dd_skips_blocks() -> None:
+    file, editing = opened("list", "[1, 2, 3]", flags=0)
+    editing.write(0, b"[5, ")
+    editing.write(7, b"7]\n")
+    assert file.now == [5, 2, 7]
+
+
+def test_a_hole_is_refused() -> None:
+    file, editing = opened()
+    with pytest.raises(OSError):
+        editing.write(4, b"7\n")
+    assert file.taken == []
+    editing.write(0, b"7\n")
+    assert file.now == 7
+
+
+def test_append() -> None:
+    file, editing = opened(flags=os.O_APPEND)
+    editing.write(4, b"8\n")
+    editing.write(6, b"9")
+    editing.write(7, b"0\n")
+    editing.flush()
+    assert file.taken == ["8\n", "90\n"]
+
+
+def test_flush_without_data_changes_nothing() -> None:
+    file, editing = opened()
+    for _ in range(3):
+        editing.flush()
+    editing.truncate(0)
+    editing.flush()
+    assert file.taken == []
+
+
+def test_without_a_newline_the_flush_commits() -> None:
+    file, editing = opened()
+    editing.write(0, b"7")
+    assert file.taken == []
+    editing.flush()
+    editing.flush()
+    assert file.taken == ["7"]
+
+
+def test_what_comes_after_a_flush_is_the_next_value() -> None:
+    file, editing = opened()
+    editing.write(0, b"7")
+    editing.flush()
+    editing.write(1, b"8\n")
+    editing.flush()
+    assert file.taken == ["7", "8\n"]
+
+
+def test_values_one_after_the_other() -> None:
+    file, editing = opened()
+    for number, at in ((5, 0), (6, 2), (7, 4)):
+        editing.write(at, b"%d\n" % number)
+        assert file.now == number
+    editing.write(0, b"9\n")
+    assert file.now == 9
+
+
+def test_blank_lines_after_a_value() -> None:
+    file, editing = opened()
+    editing.write(0, b"5\n")
+    editing.write(2, b"\n")
+    editing.write(3, b"  \n")
+    editing.flush()
+    assert file.taken == ["5\n"]
+
+
+def test_a_second_value_after_blank_lines() -> None:
+    file, editing = opened()
+    editing.write(0, b"5\n")
+    editing.write(2, b"\n")
+    editing.write(3, b"6\n")
+    assert file.now == 6
+
+
+@pytest.mark.parametrize("text", [b"\n", b"x\n", b"x", b"1 2\n", b"\xff\n", b"4294967296\n"])
+def test_what_is_wrong_fails_at_the_write(text: bytes) -> None:
+    file, editing = opened()
+    with pytest.raises(OSError) as caught:
+        editing.write(0, text)
+    assert caught.value.errno == errno.EINVAL
+    editing.flush()  # it has not happened
+    assert file.taken == []
+    assert len(file.refused) == 1
+    editing.write(0, b"7\n")
+    assert file.taken == ["7\n"]
+
+
+def test_a_refused_write_can_be_repeated_right() -> None:
+    file, editing = opened("pair", "{}")
+    editing.write(0, b'{"first": 1, ')
+    with pytest.raises(OSError):
+        editing.write(13, b'"third": 3}\n')
+    editing.write(13, b'"second": 3}\n')
+    assert file.now == {"first": 1, "second": 3}
+
+
+def test_a_lone_line_that_lacks_its_end_is_refused_at_once() -> None:
+    file, editing = opened("pair", "{}")
+    with pytest.raises(OSError):
+        editing.write(0, b'{"first": 1\n')
+    editing.flush()
+    assert file.taken == []
+
+
+def test_an_unfinished_text_is_refused_at_the_flush() -> None:
+    file, editing = opened("pair", "{}")
+    editing.write(0, b'{"first": 1')
+    with pytest.raises(OSError):
+        editing.flush()
+    editing.flush()
+    assert file.now == {"first": 0, "second": 0}
+
+
+def test_a_text_line_by_line() -> None:
+    file, editing = opened("pair", "{}")
+    at = 0
+    for line in (b"{\n", b'  "first": 1,\n', b'  "second": 2\n', b"}\n"):
+        assert file.taken == []
+        editing.write(at, line)
+        at += len(line)
+    assert file.now == {"first": 1, "second": 2}
+    assert len(file.taken) == 1
+
+
+def test_a_text_that_is_cut_before_it_is_committed() -> None:
+    file, editing = opened()
+    editing.write(0, b"123")
+    editing.truncate(2)
+    editing.flush()
+    assert file.now == 12
+
+
+def test_a_character_that_is_cut_off_is_not_dropped() -> None:
+    file, editing = opened("text", '"old"')
+    editing.write(0, "grün".encode()[:3])
+    with pytest.raises(OSError):
+        editing.flush()
+    assert file.now == "old"
+
+
+def test_a_character_in_two_writes() -> None:
+    file, editing = opened("text", '"old"')
+    text = "grün\n".encode()
+    editing.write(0, text[:3])
+    editing.write(3, text[3:])
+    assert file.now == "grün"
+
+
+def test_reading_while_writing() -> None:
+    file, editing = opened(flags=0)
+    assert editing.read(0, 100) == b"101\n"
+    editing.write(0, b"7\n")
+    assert editing.read(2, 100) == b"1\n"  # the same text to its end
+    assert editing.read(0, 100) == b"7\n"
+    assert file.now == 7
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "number": st.integers(0, 2**32 - 1),
+    "list": st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3),
+    "text": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=15),
+    "pair": st.fixed_dictionaries(
+        {"first": st.integers(0, 9), "second": st.integers(0, 2**32 - 1)}
+    ),
+}
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[str, Any, list[bytes]]:
+    """A type, a value, and its text cut into writes."""
+    kind = draw(st.sampled_from(sorted(VALUES)))
+    value = draw(VALUES[kind])
+    indent = draw(st.sampled_from([None, 0, 2]))
+    ensure = draw(st.booleans())
+    end = draw(st.sampled_from(["\n", ""]))
+    text = (json.dumps(value, indent=indent, ensure_ascii=ensure) + end).encode()
+    cuts = sorted(draw(st.sets(st.integers(1, len(text)))) | {0, len(text)})
+    return kind, value, [text[a:b] for a, b in pairwise(cuts)]
+
+
+@given(written(), st.sampled_from([0, os.O_TRUNC, os.O_APPEND]))
+@example(("text", "ü", [b'"', b"\xc3", b"\xbc", b'"', b"\n"]), os.O_TRUNC)
+def test_however_a_text_is_cut_it_is_the_same_value(
+    case: tuple[str, Any, list[bytes]], flags: int
+) -> None:
+    kind, value, writes = case
+    start = {"number": "1", "list": "[1,2,3]", "text": '"old"', "pair": "{}"}[kind]
+    file, editing = opened(kind, start, flags)
+    at = len(file.render(file)) if flags & os.O_APPEND else 0
+    for data in writes:
+        editing.write(at, data)
+        at += len(data)
+    editing.flush()
+    editing.flush()
+    assert file.now == value
+    assert file.refused == []
+    assert "".join(file.taken).encode().rstrip() == b"".join(writes).rstrip()

@@ -1,0 +1,48 @@
+"""Mount options."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusefs.options import UnknownOptionError, fuse_options
+
+ALWAYS = {"default_permissions", "subtype=bpf-fusefs"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], set()),
+        ([""], set()),
+        (["ro"], {"ro"}),
+        (["ro,allow_other"], {"ro", "allow_other"}),
+        (["ro", "allow_other"], {"ro", "allow_other"}),
+        (["ro,,nodev,"], {"ro", "nodev"}),
+        (["defaults,noauto,user,nofail,_netdev,relatime"], set()),
+        (["x-systemd.automount,x-anything=5,comment=some words"], set()),
+        (["rw,default_permissions"], {"rw"}),
+    ],
+)
+def test_what_libfuse_gets(given: list[str], expected: set[str]) -> None:
+    assert fuse_options(given, "/sys/fs/bpf") == ALWAYS | expected | {"fsname=/sys/fs/bpf"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["nonsense", "rodent", "ro=1", "fsname", "max_read=4096", "allow_other=yes", "x", " ro"],
+)
+def test_unknown_options(option: str) -> None:
+    with pytest.raises(UnknownOptionError, match=option):
+        fuse_options([f"ro,{option}"], "source")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("a b", "a b"), ("a,b", r"a\,b"), (r"a\b", r"a\\b"), (r"a\,b", r"a\\\,b"), ("", "")],
+)
+def test_a_source_is_escaped(source: str, expected: str) -> None:
+    assert f"fsname={expected}" in fuse_options([], source)
+
+
+def test_a_name_that_is_given_counts() -> None:
+    assert fuse_options(["fsname=mine"], "source") == ALWAYS | {"fsname=mine"}
