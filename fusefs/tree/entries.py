@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from fusefs.bpf.bpffs import Pinned, RenameFlags
 from fusefs.bpf.credentials import Caller
@@ -16,7 +17,7 @@ from fusefs.text.errors import Refused
 from fusefs.text.names import from_name, to_name
 from fusefs.text.value import check_begins, from_text, to_text
 from fusefs.tree.files import WritableFile, explained
-from fusefs.tree.map_view import MapView
+from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
     Attributes,
     Directory,
@@ -30,15 +31,6 @@ from fusefs.tree.node import (
 from fusefs.tree.subject import Subject
 
 _LONGEST_NAME = 255
-
-
-def opened_map(subject: Subject) -> Map:
-    """Open a subject that is known to be a map."""
-    obj = subject.open()
-    if not isinstance(obj, Map):
-        obj.close()
-        raise gone()
-    return obj
 
 
 class Entry(WritableFile):
@@ -115,55 +107,38 @@ def _map(obj: Pinned) -> Map:
     return obj
 
 
-class Entries(Directory):
-    """The directory of a map's keys."""
+@dataclass(frozen=True, slots=True)
+class KeyedMap:
+    """A map with a file for each key; `fixed` as in `Traits`."""
 
-    __slots__ = ("subject", "view")
+    subject: Subject
+    view: MapView
+    fixed: bool
 
-    def __init__(self, subject: Subject, view: MapView) -> None:
-        super().__init__((subject.identity, "entries"))
-        self.subject = subject
-        self.view = view
+    def open(self) -> Map:
+        """Open it. Raises `gone()`."""
+        obj = self.subject.open()
+        if not isinstance(obj, Map):
+            obj.close()
+            raise gone()
+        return obj
 
-    @property
-    def _fixed(self) -> bool:
-        return self.view.traits is not None and self.view.traits.fixed
+    def entry(self, name: str) -> Entry:
+        """The file of the key that `name` spells, whether the map has it or not.
 
-    def attributes(self) -> Attributes:
-        status = self.subject.status()
-        mode = searchable(status.st_mode & 0o666)
-        if self._fixed or self.view.frozen(self.subject):
-            mode &= ~0o222
-        attributes = Attributes.of(status, stat.S_IFDIR | mode)
-        attributes.nlink = 2
-        return attributes
+        Raises `Refused` when it spells none.
+        """
+        view = self.view
+        key = from_name(view.key, name)
+        if self.fixed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
+            raise Refused(f"index {name} is past the end: the map has {view.max_entries} entries")
+        return Entry(self.subject, view, key, to_name(view.key, key))
 
-    def enter(self) -> None:
-        self.subject.confirm()
-
-    def lookup(self, name: str) -> Node:
-        try:
-            entry = self._entry(name)
-        except Refused:
-            raise refusal(errno.ENOENT) from None
-        with opened_map(self.subject) as bpf_map:
-            value = bpf_map.lookup(entry.key)
-        entry.see(entry.text(value), self.subject.status().st_mtime_ns)
-        return entry
-
-    def _entry(self, name: str) -> Entry:
-        """The file of the key that `name` spells, whether the map has it or not."""
-        key = from_name(self.view.key, name)
-        if self._fixed and int.from_bytes(key, sys.byteorder) >= self.view.max_entries:
-            raise Refused(
-                f"index {name} is past the end: the map has {self.view.max_entries} entries"
-            )
-        return Entry(self.subject, self.view, key, to_name(self.view.key, key))
-
-    def children(self) -> Iterator[tuple[str, Node]]:
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """All that the map has, with their names."""
         key_size, stride = self.view.key_size, self.view.stride
-        status = self.subject.status()
-        with opened_map(self.subject) as bpf_map:
+        mtime_ns = self.subject.status().st_mtime_ns
+        with self.open() as bpf_map:
             for batch in bpf_map.batches():
                 for number in range(batch.count):
                     key = batch.keys[number * key_size : (number + 1) * key_size]
@@ -172,30 +147,76 @@ class Entries(Directory):
                         continue  # no directory can show it; entries.jsonl has it
                     entry = Entry(self.subject, self.view, key, name)
                     value = batch.values[number * stride : (number + 1) * stride]
-                    entry.see(entry.text(value), status.st_mtime_ns)
+                    entry.see(entry.text(value), mtime_ns)
                     yield name, entry
 
-    def create(self, name: str, caller: Caller) -> File:
-        with opened_map(self.subject) as bpf_map:
-            try:
-                entry = self._entry(name)
-                if self.view.frozen(self.subject):
-                    raise refusal(errno.EPERM)
-            except (Refused, OSError) as error:
-                raise self._refuse(bpf_map, f"create entries/{name}", error, name) from error
+    def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
+        """Note why `what` was refused; the error for the user."""
+        return explained(self.subject, obj, what, error, text)
+
+
+class Entries(Directory):
+    """The directory of a map's keys."""
+
+    __slots__ = ("_finder",)
+
+    def __init__(self, finder: Finder) -> None:
+        super().__init__((finder.place.identity, "entries"))
+        self._finder = finder
+
+    def _find(self) -> KeyedMap:
+        """The map that is here now."""
+        found = self._finder.now()
+        if found.view is None or found.view.traits is None:
+            raise gone()
+        return KeyedMap(found.subject, found.view, found.view.traits.fixed)
+
+    def attributes(self) -> Attributes:
+        keyed = self._find()
+        status = keyed.subject.status()
+        mode = searchable(status.st_mode & 0o666)
+        if keyed.fixed or keyed.view.frozen(keyed.subject):
+            mode &= ~0o222
+        attributes = Attributes.of(status, stat.S_IFDIR | mode)
+        attributes.nlink = 2
+        return attributes
+
+    def enter(self) -> None:
+        self._find().open().close()
+
+    def lookup(self, name: str) -> Node:
+        keyed = self._find()
+        try:
+            entry = keyed.entry(name)
+        except Refused:
+            raise refusal(errno.ENOENT) from None
+        with keyed.open() as bpf_map:
+            value = bpf_map.lookup(entry.key)
+        entry.see(entry.text(value), keyed.subject.status().st_mtime_ns)
         return entry
 
-    def _check_not_fixed(self) -> None:
-        if self._fixed:
-            raise refusal(errno.EPERM, "the entries of an array are there for good")
+    def children(self) -> Iterator[tuple[str, Node]]:
+        return self._find().entries()
+
+    def create(self, name: str, caller: Caller) -> File:
+        keyed = self._find()
+        with keyed.open() as bpf_map:
+            try:
+                entry = keyed.entry(name)
+                if keyed.view.frozen(keyed.subject):
+                    raise refusal(errno.EPERM)
+            except (Refused, OSError) as error:
+                raise keyed.refuse(bpf_map, f"create entries/{name}", error, name) from error
+        return entry
 
     def unlink(self, name: str, caller: Caller) -> None:
-        with opened_map(self.subject) as bpf_map:
+        keyed = self._find()
+        with keyed.open() as bpf_map:
             try:
-                self._check_not_fixed()
-                bpf_map.delete(self._entry(name).key)
+                _check_not_fixed(keyed)
+                bpf_map.delete(keyed.entry(name).key)
             except (Refused, OSError) as error:
-                raise self._refuse(bpf_map, f"remove entries/{name}", error) from error
+                raise keyed.refuse(bpf_map, f"remove entries/{name}", error) from error
 
     def rename(
         self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
@@ -203,27 +224,31 @@ class Entries(Directory):
         """Insert the new key, then delete the old one, so that the value is never absent."""
         if to.identity != self.identity:
             raise refusal(errno.EXDEV)
-        with opened_map(self.subject) as bpf_map:
+        keyed = self._find()
+        with keyed.open() as bpf_map:
             try:
-                self._rename(bpf_map, self._entry(name).key, new_name, flags)
+                _rename(keyed, bpf_map, keyed.entry(name).key, new_name, flags)
             except (Refused, OSError) as error:
                 what = f"rename entries/{name} to {new_name}"
-                raise self._refuse(bpf_map, what, error, new_name) from error
+                raise keyed.refuse(bpf_map, what, error, new_name) from error
 
-    def _rename(self, bpf_map: Map, key: bytes, new_name: str, flags: RenameFlags) -> None:
-        self._check_not_fixed()
-        if flags & RenameFlags.EXCHANGE:
-            raise refusal(errno.EINVAL, "entries cannot be exchanged")
-        try:
-            new_key = self._entry(new_name).key
-        except Refused as error:
-            raise refusal(errno.EPERM, str(error)) from error
-        value = bpf_map.lookup(key)
-        if new_key == key:
-            return
-        noreplace = flags & RenameFlags.NOREPLACE
-        bpf_map.update(new_key, value, Existence.NOEXIST if noreplace else Existence.ANY)
-        bpf_map.delete(key)
 
-    def _refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
-        return explained(self.subject, obj, what, error, text)
+def _check_not_fixed(keyed: KeyedMap) -> None:
+    if keyed.fixed:
+        raise refusal(errno.EPERM, "the entries of an array are there for good")
+
+
+def _rename(keyed: KeyedMap, bpf_map: Map, key: bytes, new_name: str, flags: RenameFlags) -> None:
+    _check_not_fixed(keyed)
+    if flags & RenameFlags.EXCHANGE:
+        raise refusal(errno.EINVAL, "entries cannot be exchanged")
+    try:
+        new_key = keyed.entry(new_name).key
+    except Refused as error:
+        raise refusal(errno.EPERM, str(error)) from error
+    value = bpf_map.lookup(key)
+    if new_key == key:
+        return
+    noreplace = flags & RenameFlags.NOREPLACE
+    bpf_map.update(new_key, value, Existence.NOEXIST if noreplace else Existence.ANY)
+    bpf_map.delete(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from fusefs.bpf.btf import Btf, BtfError
 from fusefs.bpf.btf_build import BtfBuilder
@@ -13,7 +14,7 @@ from fusefs.text.codec import Codec, PerCpu
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.tree.map_types import KEYED, Traits
 from fusefs.tree.node import FRESH
-from fusefs.tree.subject import Subject
+from fusefs.tree.subject import Place, Subject
 
 
 class MapView:
@@ -74,3 +75,27 @@ def _index_codec() -> Codec:
 
 
 _INDEX = _index_codec()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object that was found, and how it is read if it is a map."""
+
+    subject: Subject
+    view: MapView | None
+
+
+class Finder:
+    """Finds what is at a place now, and keeps what was learnt of it as long as it is the same."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._found: Found | None = None
+
+    def now(self) -> Found:
+        """What is there. Raises `gone()`; another OSError when the kernel does not open it."""
+        subject = self.place.find()
+        if self._found is None or self._found.subject is not subject:
+            with subject.open() as obj:
+                self._found = Found(subject, MapView(obj) if isinstance(obj, Map) else None)
+        return self._found

@@ -13,7 +13,7 @@ from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
 from fusefs.tree.object_directory import ObjectDirectory
-from fusefs.tree.subject import Pin, change_owner_and_times
+from fusefs.tree.subject import PinPlace, change_owner_and_times
 
 
 class Mirror(Directory):
@@ -71,7 +71,7 @@ class Mirror(Directory):
                 raise gone() from None  # it was replaced a moment ago
         if stat.S_ISLNK(status.st_mode):
             return MirrorLink(self.directory, name, status.st_ino)
-        return ObjectDirectory(Pin(self.directory, name, status, self._logs))
+        return ObjectDirectory(PinPlace(self.directory, name, self._logs))
 
     def children(self) -> Iterator[tuple[str, Node]]:
         for listed in self.directory.list():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 
@@ -25,10 +26,6 @@ class Subject(ABC):
     def status(self) -> os.stat_result:
         """Owner, permission bits and times. Raises `gone()`."""
 
-    def confirm(self) -> None:
-        """Raise `gone()` unless whoever looks it up now finds the same."""
-        self.status()
-
     @abstractmethod
     def open(self) -> Pinned:
         """Open the object. Raises `gone()`; another OSError when the kernel does not open it."""
@@ -38,36 +35,75 @@ class Subject(ABC):
         raise refusal(errno.EPERM)
 
 
+class Place(ABC):
+    """Where an object is found. A directory stays at its place when the object there is replaced,
+    as when a loader starts again: who stands in it sees the new one."""
+
+    def __init__(self, identity: Hashable) -> None:
+        self.identity = identity
+
+    @abstractmethod
+    def find(self) -> Subject:
+        """What is there now, the same `Subject` as long as it is the same object.
+
+        Raises `gone()` when there is nothing.
+        """
+
+    @abstractmethod
+    def confirm(self) -> None:
+        """Raise `gone()` unless whoever looks it up by its path now comes here."""
+
+
+class PinPlace(Place):
+    """A name in a directory of bpffs."""
+
+    def __init__(self, directory: bpffs.Directory, name: str, logs: ErrorLogs) -> None:
+        super().__init__(("place", directory.inode, name))
+        self._directory = directory
+        self._name = name
+        self._logs = logs
+        self._pin: Pin | None = None
+
+    def find(self) -> Subject:
+        try:
+            status = self._directory.stat(self._name)
+        except FileNotFoundError:
+            raise gone() from None
+        if not stat.S_ISREG(status.st_mode):
+            raise gone()
+        if self._pin is None or self._pin.inode != status.st_ino:
+            self._pin = Pin(self._directory, self._name, status.st_ino, self._logs)
+        return self._pin
+
+    def confirm(self) -> None:
+        if self._directory.moved():
+            raise gone()
+        self.find()
+
+
 class Pin(Subject):
     """An object by its pin: a name in a directory of bpffs, as long as it is the same inode."""
 
-    def __init__(
-        self, directory: bpffs.Directory, name: str, status: os.stat_result, logs: ErrorLogs
-    ) -> None:
+    def __init__(self, directory: bpffs.Directory, name: str, inode: int, logs: ErrorLogs) -> None:
+        super().__init__(("pin", directory.inode, name, inode), logs)
         self._directory = directory
         self._name = name
-        self._inode = status.st_ino
-        super().__init__(("pin", directory.inode, name, status.st_ino), logs)
+        self.inode = inode
 
     def status(self) -> os.stat_result:
         try:
             status = self._directory.stat(self._name)
         except FileNotFoundError:
             raise gone() from None
-        if status.st_ino != self._inode:
+        if status.st_ino != self.inode:
             raise gone()
         return status
-
-    def confirm(self) -> None:
-        if self._directory.moved():
-            raise gone()
-        self.status()
 
     def open(self) -> Pinned:
         if self._directory.moved():
             raise gone()
         try:
-            return self._directory.open_pin(self._name, self._inode)
+            return self._directory.open_pin(self._name, self.inode)
         except FileNotFoundError:
             self.status()
             # The kernel's own maps.debug can be a name that is there and does not open.
