@@ -6,6 +6,7 @@ import ctypes
 import errno
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def prepare_mountpoint(mountpoint: str, source: bpffs.Directory) -> None:
     """Check `mountpoint`, and clear away a dead mount of ours. Raises `MountError`."""
     types = mounted_types(mountpoint)
     try:
-        status = os.stat(mountpoint)
+        os.stat(mountpoint)
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             raise MountError(f"{mountpoint}: {error.strerror}") from None
@@ -79,13 +80,21 @@ def prepare_mountpoint(mountpoint: str, source: bpffs.Directory) -> None:
         return
     if types[-1:] == [f"fuse.{TYPE}"]:
         raise MountError(f"{mountpoint}: {TYPE} is mounted here already")
-    if status.st_dev == source.stat().st_dev:
+    if is_inside(mountpoint, source):
         raise MountError(f"{mountpoint} is inside the bpffs that is to be shown")
     try:
         if os.listdir(mountpoint):
             raise MountError(f"{mountpoint}: the directory is not empty")
     except OSError as error:
         raise MountError(f"{mountpoint}: {error.strerror}") from None
+
+
+def is_inside(path: str, source: bpffs.Directory) -> bool:
+    """Whether `path` is in the bpffs of `source`, or in something that is mounted in it."""
+    return any(
+        os.stat(ancestor).st_dev == source.stat().st_dev
+        for ancestor in (path, *map(str, Path(path).parents))
+    )
 
 
 def _detach(mountpoint: str) -> None:
@@ -103,6 +112,9 @@ def serve(
 
     Raises `MountError` when it cannot be mounted.
     """
+    # A descriptor for each directory that the kernel knows, and for each open file.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0)  # requests carry modes that their callers' masks were applied to
     operations = Operations(Mirror(source, ErrorLogs()))
     try:

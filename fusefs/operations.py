@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -314,16 +315,21 @@ class Operations(pyfuse3.Operations):
             return pyfuse3.readdir_reply(token, os.fsencode(name), entry, position)
         inode = self._inodes.enter(node)
         try:
-            self._entry(inode, entry)
+            try:
+                self._entry(inode, entry)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    return True
+                log.debug("%s: %s", name, error)
+                _fill_unknown(entry, inode)
+            except Exception:
+                log.exception("the attributes of %r cannot be had", name)
+                _fill_unknown(entry, inode)
             if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, position):
                 return False
             inode.lookups += 1
             referred.append(inode)
             return True
-        except OSError as error:
-            if error.errno == errno.ESTALE:
-                return True
-            raise
         finally:
             self._inodes.release(inode)
 
@@ -446,7 +452,15 @@ def _fill(entry: EntryAttributes, number: int, attributes: Attributes) -> None:
     entry.st_ctime_ns = attributes.ctime_ns
 
 
+def _fill_unknown(entry: EntryAttributes, inode: Inode) -> None:
+    """What a listing says of a child whose attributes cannot be had: who asks for them is told
+    why, and the other children are listed all the same."""
+    kind = stat.S_IFDIR if isinstance(inode.node, Directory) else stat.S_IFREG
+    _fill(entry, inode.number, Attributes(kind, 0, 0, 0, 0, 0))
+    entry.entry_timeout = entry.attr_timeout = 0
+
+
 def _fill_dot(entry: EntryAttributes, number: int) -> None:
     """`.` and `..` of a listing: the kernel takes type and number alone."""
     entry.st_ino = number
-    entry.st_mode = 0o040000
+    entry.st_mode = stat.S_IFDIR

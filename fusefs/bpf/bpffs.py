@@ -68,17 +68,50 @@ class Listed:
     stat: os.stat_result | None
 
 
+class _OpenHow(ctypes.Structure):
+    """`struct open_how` of openat2(2)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_OPENAT2 = 437  # on every architecture
+_RESOLVE_NO_XDEV = 1
+# A name is opened without opening what it is: no side effect, no permission needed, and a
+# symbolic link is not followed.
+_O_NAME = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_name(fd: int, name: str, flags: int = 0) -> int:
+    """Open `name` in the directory `fd` as a mere name.
+
+    Raises OSError: EXDEV when something else is mounted there. It is not even asked for its
+    attributes: it could be a mount of ours, which could not answer while it asks.
+    """
+    how = _OpenHow(flags=_O_NAME | flags, resolve=_RESOLVE_NO_XDEV)
+    opened: int = _libc.syscall(
+        _OPENAT2, fd, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how)
+    )
+    if opened < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+    return opened
+
+
 class Directory:
     """An open bpffs directory; the descriptor is given back when nothing refers to it any more."""
 
     def __init__(self, path: str, parent: Directory | None = None) -> None:
-        """Open `path`, or the directory named so in `parent`. Follows no symbolic link there."""
+        """Open `path`, or the directory named so in `parent`, which is not followed if it is a
+        symbolic link. What is mounted in a bpffs is not part of it: EXDEV."""
         self._fd = -1
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         if parent is None:
-            self._fd = os.open(path, flags)
+            self._fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         else:
-            self._fd = os.open(path, flags | os.O_NOFOLLOW, dir_fd=parent._fd)
+            self._fd = _open_name(parent._fd, path, os.O_DIRECTORY)
         self.inode = os.fstat(self._fd).st_ino
         self.place = (parent, path) if parent else None
 
@@ -93,7 +126,7 @@ class Directory:
         parent, name = self.place
         try:
             in_place = parent.stat(name).st_ino == self.inode
-        except FileNotFoundError:
+        except OSError:
             in_place = False
         if not in_place:
             self.place = None
@@ -110,10 +143,17 @@ class Directory:
         return self._fd
 
     def stat(self, name: str = "") -> os.stat_result:
-        """The attributes of `name`, which is not followed, or of the directory itself."""
+        """The attributes of `name`, which is not followed, or of the directory itself.
+
+        Raises OSError: EXDEV when something else is mounted there.
+        """
         if not name:
             return os.fstat(self._fd)
-        return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        fd = _open_name(self._fd, name)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
 
     def statvfs(self) -> os.statvfs_result:
         """What df(1) asks."""
@@ -132,7 +172,8 @@ class Directory:
         try:
             return self.stat(name)
         except OSError:
-            return None  # names with a dot, which only the kernel itself can make, may be EPERM
+            # Names with a dot, which only the kernel itself can make, may be EPERM; EXDEV.
+            return None
 
     def open_pin(self, name: str, inode: int) -> Pinned:
         """Open the object that is pinned as `name`.
@@ -140,7 +181,7 @@ class Directory:
         Raises FileNotFoundError when that name is gone, or is no longer the inode `inode`: what
         is opened is never something that was put in its place.
         """
-        pin = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        pin = _open_name(self._fd, name)
         try:
             if os.fstat(pin).st_ino != inode:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -189,7 +230,7 @@ class Directory:
         if not name:
             os.chmod(f"/proc/self/fd/{self._fd}", mode)
             return
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        fd = _open_name(self._fd, name)
         try:
             os.chmod(f"/proc/self/fd/{fd}", mode)
         finally:

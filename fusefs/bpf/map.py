@@ -21,7 +21,8 @@ from fusefs.bpf.syscall import ENOTSUPP, Command
 _BATCH_BYTES = 1 << 20
 _BATCH_ENTRIES = 4096
 _HASHED_BYTES = 1 << 20
-# A hash's batch call fails with ENOSPC when a bucket has more entries than it may return.
+# A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
+# are tried next.
 _BATCH_LEAST = 16
 
 
@@ -91,6 +92,12 @@ class Batch:
     count: int
     keys: bytes
     values: bytes
+
+    def pairs(self, key_size: int, stride: int) -> Iterator[tuple[bytes, bytes]]:
+        """Each key with its value."""
+        for number in range(self.count):
+            key = self.keys[number * key_size : (number + 1) * key_size]
+            yield key, self.values[number * stride : (number + 1) * stride]
 
 
 class Map(Object):
@@ -213,7 +220,7 @@ class Map(Object):
 
     def _batches(self) -> Iterator[Batch]:
         entry = max(self.key_size + self.stride, 1)
-        room = max(_BATCH_LEAST, min(_BATCH_ENTRIES, _BATCH_BYTES // entry))
+        room = min(max(_BATCH_BYTES // entry, 1), _BATCH_ENTRIES, self.info.max_entries)
         # Where to go on: a u32 bucket number in a hash, whatever the key's size; else a key.
         position, following = buffer(max(self.key_size, 8)), buffer(max(self.key_size, 8))
         keys, values = buffer(room * self.key_size), buffer(room * self.stride)
@@ -230,7 +237,7 @@ class Map(Object):
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                room *= 2
+                room = max(2 * room, _BATCH_LEAST)
                 keys, values = buffer(room * self.key_size), buffer(room * self.stride)
                 continue
             count: int = arguments.count
@@ -259,8 +266,8 @@ class Map(Object):
             return None
         return self._value.raw[: self.key_size]
 
-    def _walk(self) -> Iterator[Batch]:
-        """One entry at a time, for kernels and types without batches.
+    def keys(self) -> Iterator[bytes]:
+        """All keys, one at a time; as slow as can be, but no value is moved.
 
         When the key that it stands on is deleted, the kernel starts over from the first: `seen`
         keeps those already given from being given again, and the bound ends a walk that is always
@@ -273,7 +280,12 @@ class Map(Object):
                 return
             if key not in seen:
                 seen.add(key)
-                with contextlib.suppress(FileNotFoundError):
-                    yield Batch(1, key, self.lookup(key))
+                yield key
             key = self._next_key(key)
         raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
+
+    def _walk(self) -> Iterator[Batch]:
+        """One entry at a time, for kernels and types without batches."""
+        for key in self.keys():
+            with contextlib.suppress(FileNotFoundError):
+                yield Batch(1, key, self.lookup(key))

@@ -49,7 +49,7 @@ class Frozen(WritableFile):
         frozen = obj.frozen()
         match text.strip():
             case "1" if not frozen:
-                obj.freeze()
+                self._view.freeze(obj)
             case "0" if frozen:
                 raise refusal(errno.EPERM, "a frozen map stays frozen")
             case "0" | "1":

@@ -6,28 +6,43 @@ was there, at the end. `Editing` puts the text together and knows when it is who
 
 from __future__ import annotations
 
+import enum
+import errno
 import os
 from typing import TYPE_CHECKING
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.text.errors import Incomplete, Refused
-from fusefs.tree.node import Handle
+from fusefs.tree.node import Handle, refusal
 
 if TYPE_CHECKING:
     from fusefs.tree.files import WritableFile
 
-_LONGEST = 16 << 20
-# A text that comes in many writes is checked as a whole only when it ends.
-_CHECKED_EARLY = 1 << 16
+# A longer text is parsed only when it has grown to twice its length, or ends.
+_PARSED_EACH_TIME = 1 << 16
+
+
+class _State(enum.Enum):
+    """How it stands with the text."""
+
+    NONE = enum.auto()  # nothing was written
+    OPEN = enum.auto()  # what was written is not committed
+    SAVED = enum.auto()  # it was committed when a descriptor was closed; another may write on
+    ENDED = enum.auto()  # it was committed with the newline that ends it
+    REFUSED = enum.auto()  # an unfinished text could not become valid, and was dropped
+
+
+_UNFINISHED = (_State.OPEN, _State.SAVED)
 
 
 class Editing(Handle):
     """An open text that is being written, and may be read.
 
-    The text begins with the first byte written; what a program skips (it may write only what
-    differs) comes from the contents before. The text is committed by the write that completes it
-    with a newline, else by `flush`. A write that goes on from there begins the next text, so that
-    one descriptor can set one value after the other. A refused write has not happened.
+    A write at the start begins a new text; a write elsewhere goes over what is there, in the text
+    or in the contents before. The text is committed by the write that completes it with a newline,
+    else by `flush`. A write after that newline begins the next text, so that one descriptor can set
+    one value after the other. A write that is refused has not happened; when it would have gone on
+    with an unfinished text, that is dropped, and none but a new one from the start is taken.
     """
 
     def __init__(self, file: WritableFile, obj: Pinned, contents: bytes, flags: int) -> None:
@@ -38,7 +53,9 @@ class Editing(Handle):
         self._before = b"" if flags & os.O_TRUNC else contents
         self._origin = 0  # the file's offset at which the text begins
         self._text = b""
-        self._settled = True  # there is no text that was neither committed nor refused
+        self._state = _State.NONE
+        self._parsed = 0  # the length at which a long text was parsed last
+        self._complained = False  # whether the log has it that this text is incomplete
 
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
@@ -46,39 +63,56 @@ class Editing(Handle):
         return self._contents[offset : offset + size]
 
     def write(self, offset: int, data: bytes) -> None:
-        if self._text and self._settled and not data.strip():
+        end = self._origin + len(self._text)
+        if self._state == _State.ENDED and offset == end and not data.strip():
             self._text += data  # blank lines after a value
             return
         origin, text = self._place(offset, data)
-        self._settled = self._commit_if_whole(text)
-        self._origin, self._text = origin, text
+        goes_on = origin == self._origin and offset != origin and self._state in _UNFINISHED
+        try:
+            whole = self._commit_if_whole(text)
+        except OSError:
+            if goes_on:
+                self._drop()
+            raise
+        self._origin, self._text, self._complained = origin, text, False
+        self._state = _State.ENDED if whole else _State.OPEN
 
     def _place(self, offset: int, data: bytes) -> tuple[int, bytes]:
         """Where the text begins, and the text, when `data` is written at `offset`."""
+        if offset == 0:
+            return 0, data
+        if self._state == _State.REFUSED:
+            raise self._refuse("write", Refused("what was written before it was refused"), b"")
         if self._flags & os.O_APPEND:
             # The offset is the old contents' end: what is added is a text of its own.
-            return (offset, data) if self._settled else (self._origin, self._text + data)
-        end = self._origin + len(self._text)
-        if offset == 0 or (self._settled and self._text and offset == end):
+            if self._state in _UNFINISHED:
+                return self._origin, self._text + data
             return offset, data
+        text = self._before if self._state == _State.NONE else self._text
         place = offset - self._origin
-        text = self._text
+        if self._state == _State.ENDED and place == len(text):
+            return offset, data
         if place > len(text) and not self._origin:
             text += self._before[len(text) : place]
         if not 0 <= place <= len(text):
             raise self._refuse("write", Refused("the write leaves a hole in the text"), b"")
-        return self._origin, text[:place] + data
+        return self._origin, text[:place] + data + text[place + len(data) :]
 
     def _commit_if_whole(self, text: bytes) -> bool:
         """Commit a text that ends with a newline; refuse one that can no longer become valid."""
-        if len(text) > _LONGEST:
-            raise self._refuse("write", Refused(f"the text is longer than {_LONGEST} bytes"), b"")
+        if len(text) > self._file.longest:
+            refused = Refused(f"the text is longer than {self._file.longest} bytes")
+            raise self._refuse("write", refused, b"")
+        if len(text) > _PARSED_EACH_TIME:
+            if len(text) < 2 * self._parsed:
+                return False
+            self._parsed = len(text)
         try:
             if text.endswith(b"\n"):
                 self._accept(text)
                 return True
-            if len(text) < _CHECKED_EARLY:
-                self._file.check(self._object, _decoded(_whole_characters(text)))
+            self._file.check(self._object, _decoded(_whole_characters(text)))
         except Incomplete as error:
             if _is_lone_line(text):
                 raise self._refuse("write", Refused(str(error), len(text) - 1), text) from error
@@ -89,24 +123,39 @@ class Editing(Handle):
     def _accept(self, text: bytes) -> None:
         self._file.accept(self._object, _decoded(text), self._flags)
         self._flags &= ~os.O_EXCL  # what was new is no longer
+        self._parsed = 0
 
     def flush(self) -> None:
-        if self._settled:
+        """Commit the text. It may still go on: a process that was forked has closed its copy."""
+        if self._state != _State.OPEN:
             return
-        self._settled = True
         try:
             self._accept(self._text)
-        except (Refused, Incomplete, OSError) as error:
-            raise self._refuse("close", error, self._text) from error
+        except Incomplete as error:
+            raise self._incomplete(error) from error
+        except (Refused, OSError) as error:
+            text = self._text
+            self._drop()
+            raise self._refuse("close", error, text) from error
+        self._state = _State.SAVED
+
+    def _incomplete(self, error: Incomplete) -> OSError:
+        if self._complained:
+            return refusal(errno.EINVAL, str(error))
+        self._complained = True
+        return self._refuse("close", error, self._text)
+
+    def _drop(self) -> None:
+        self._text, self._state = b"", _State.REFUSED
 
     def truncate(self, size: int) -> None:
         if size == 0:
             self._before = self._text = b""
-            self._origin, self._settled = 0, True
-        elif size < len(self._text):
-            self._text = self._text[:size]
-        elif not self._text:
+            self._origin, self._state = 0, _State.NONE
+        elif self._state == _State.NONE:
             self._before = self._before[:size]
+        elif size < len(self._text):
+            self._text, self._state = self._text[:size], _State.OPEN
 
     def _refuse(self, what: str, error: Exception, text: bytes) -> OSError:
         return self._file.refuse(self._object, what, error, text.decode("utf-8", "replace"))

@@ -52,12 +52,21 @@ class Entry(WritableFile):
         except FileNotFoundError:
             raise gone() from None
 
+    def found(self, value: bytes, mtime_ns: int) -> None:
+        """Note the value that the map has, for the attributes."""
+        if not self.view.large:
+            self.see(self.text(value), mtime_ns)
+
     def text(self, value: bytes) -> bytes:
         """What the file shows of a value."""
         return to_text(self.view.value, value).encode()
 
     def attributes(self) -> Attributes:
-        attributes = super().attributes()
+        if self.view.large:
+            status = self.subject.status()
+            attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        else:
+            attributes = super().attributes()
         attributes.nlink = 2  # editors that see a hard link save in place, and do not rename
         return attributes
 
@@ -88,6 +97,12 @@ class Entry(WritableFile):
         except FileNotFoundError:
             return bytes(self.view.stride)
 
+    @property
+    def longest(self) -> int:
+        # Numbers, names of fields and white space take this much, and more than they need.
+        codec = self.view.value
+        return (1 << 16) + 256 * codec.weight + 8 * codec.size
+
     def check(self, obj: Pinned, text: str) -> None:
         check_begins(self.view.value, text, self._old(_map(obj)))
 
@@ -95,11 +110,17 @@ class Entry(WritableFile):
         bpf_map = _map(obj)
         value = from_text(self.view.value, text, self._old(bpf_map))
         bpf_map.update(self.key, value, _existence(flags))
-        self.see(self.text(value), time.time_ns())
+        self.found(value, time.time_ns())
 
 
 def _existence(flags: int) -> Existence:
-    return Existence.NOEXIST if flags & os.O_EXCL else Existence.ANY
+    """What an update expects of the key, by the flags of the open.
+
+    A file that was opened and then removed does not come back by being written.
+    """
+    if flags & os.O_EXCL:
+        return Existence.NOEXIST
+    return Existence.ANY if flags & os.O_CREAT else Existence.EXIST
 
 
 def _map(obj: Pinned) -> Map:
@@ -136,19 +157,22 @@ class KeyedMap:
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """All that the map has, with their names."""
-        key_size, stride = self.view.key_size, self.view.stride
         mtime_ns = self.subject.status().st_mtime_ns
         with self.open() as bpf_map:
-            for batch in bpf_map.batches():
-                for number in range(batch.count):
-                    key = batch.keys[number * key_size : (number + 1) * key_size]
-                    name = to_name(self.view.key, key)
-                    if len(os.fsencode(name)) > _LONGEST_NAME:
-                        continue  # no directory can show it; entries.jsonl has it
-                    entry = Entry(self.subject, self.view, key, name)
-                    value = batch.values[number * stride : (number + 1) * stride]
-                    entry.see(entry.text(value), mtime_ns)
-                    yield name, entry
+            for key, value in self._pairs(bpf_map):
+                name = to_name(self.view.key, key)
+                if len(os.fsencode(name)) > _LONGEST_NAME:
+                    continue  # no directory can show it; entries.jsonl has it
+                entry = Entry(self.subject, self.view, key, name)
+                entry.found(value, mtime_ns)
+                yield name, entry
+
+    def _pairs(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
+        if self.view.large:
+            yield from ((key, b"") for key in bpf_map.keys())  # noqa: SIM118 - not a dict
+            return
+        for batch in bpf_map.batches():
+            yield from batch.pairs(self.view.key_size, self.view.stride)
 
     def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
         """Note why `what` was refused; the error for the user."""
@@ -161,7 +185,7 @@ class Entries(Directory):
     __slots__ = ("_finder",)
 
     def __init__(self, finder: Finder) -> None:
-        super().__init__((finder.place.identity, "entries"))
+        super().__init__((finder.place, "entries"))
         self._finder = finder
 
     def _find(self) -> KeyedMap:
@@ -192,7 +216,7 @@ class Entries(Directory):
             raise refusal(errno.ENOENT) from None
         with keyed.open() as bpf_map:
             value = bpf_map.lookup(entry.key)
-        entry.see(entry.text(value), keyed.subject.status().st_mtime_ns)
+        entry.found(value, keyed.subject.status().st_mtime_ns)
         return entry
 
     def children(self) -> Iterator[tuple[str, Node]]:

@@ -5,10 +5,12 @@ tracefs has the precedent (Documentation/trace/ftrace.rst, `error_log`).
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from datetime import UTC, datetime
 
 from fusefs.bpf.bpffs import Pinned
+from fusefs.text.jsontext import escape_controls
 
 _PER_OBJECT = 32
 _OBJECTS = 1024
@@ -31,6 +33,11 @@ def _excerpt(text: str, at: int) -> tuple[str, int]:
     return "".join(c if c.isprintable() else "?" for c in line), column
 
 
+def _printable(name: str) -> str:
+    """`name` with bytes that are not UTF-8 replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 class ErrorLogs:
     """The last refusals of each object, by the object's kind and id. Bounded in every way."""
 
@@ -45,7 +52,8 @@ class ErrorLogs:
         if len(self._logs) > _OBJECTS:
             self._logs.popitem(last=False)
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        lines = [f"{when} {what}: {reason}"]
+        # Names may be of any bytes: neither lines of their own nor a terminal's commands.
+        lines = [f"{when} {escape_controls(_printable(what))}: {escape_controls(reason)}"]
         if text.strip():
             line, column = _excerpt(text, at)
             lines += [f"    {line}", f"    {' ' * column}^"]

@@ -137,6 +137,11 @@ class WritableFile(TextFile):
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & 0o666
 
+    @property
+    def longest(self) -> int:
+        """The length in bytes that a text may have."""
+        return 1 << 16
+
     def check(self, obj: Pinned, text: str) -> None:
         """Raise `Refused` when no text that begins so can be valid."""
 
@@ -228,7 +233,7 @@ class StreamFile(ObjectFile):
 
 
 class Streaming(Handle):
-    """An open stream. It can be read on, read again from its start, and back a little."""
+    """An open stream. Going back means to read it again from its start, as in /proc."""
 
     def __init__(self, file: StreamFile, obj: Pinned) -> None:
         self._file = file
@@ -241,24 +246,20 @@ class Streaming(Handle):
         self._untouched = True
 
     def read(self, offset: int, size: int) -> bytes | None:
-        if offset == 0 and not self._untouched:
+        if offset < self._start or (offset == 0 and not self._untouched):
             self._restart()
-        data = self._read(offset, size)
-        self._untouched = self._untouched and data is None
-        return data
-
-    def _read(self, offset: int, size: int) -> bytes | None:
-        place = offset - self._start
-        if not 0 <= place <= len(self._piece):
-            raise refusal(errno.ESPIPE)
-        if place == len(self._piece):
+        end = self._start + len(self._piece)
+        if offset >= end:
+            # On by one piece; others may have a turn before the next.
             piece = next(self._pieces, None)
             if piece is None:
+                self._untouched = False
                 return b""
-            if not piece:
+            self._piece, self._start = piece, end
+            if offset >= end + len(piece):
                 return None
-            self._piece, self._start, place = piece, offset, 0
-        return self._piece[place : place + size]
+        self._untouched = False
+        return self._piece[offset - self._start :][:size]
 
     def close(self) -> None:
         self._object.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 
@@ -15,8 +16,7 @@ from fusefs.bpf.program import Program
 from fusefs.text.codec import Json
 from fusefs.text.jsontext import to_json
 from fusefs.tree.files import TextFile
-from fusefs.tree.map_view import MapView
-from fusefs.tree.subject import Subject
+from fusefs.tree.map_view import Found, MapView
 
 Info = dict[str, Json]
 
@@ -103,17 +103,23 @@ def _plain(value: Json) -> str:
 class InfoFile(TextFile):
     """`info` or `info.json`, as `form` writes it."""
 
-    __slots__ = ("_form", "_view")
+    __slots__ = ("_form", "_found")
 
-    def __init__(
-        self, subject: Subject, name: str, view: MapView | None, form: Callable[[Info], str]
-    ) -> None:
-        super().__init__(subject, name)
-        self._view = view
+    def __init__(self, found: Found, name: str, form: Callable[[Info], str]) -> None:
+        super().__init__(found.subject, name)
+        self._found = found
         self._form = form
 
+    def permissions(self, status: os.stat_result) -> int:
+        readable = super().permissions(status)
+        if self._found.kind == Link.kind:
+            # The pin of a link opens only to those who may read and write (bpf_obj_get_user in
+            # kernel/bpf/inode.c), and so does what is to be known of it.
+            readable &= (status.st_mode & 0o222) << 1
+        return readable
+
     def render(self, obj: Pinned) -> bytes:
-        return self._form(describe(obj, self._view)).encode()
+        return self._form(describe(obj, self._found.view)).encode()
 
 
 def json_line(info: Info) -> str:

@@ -16,10 +16,14 @@ from fusefs.tree.map_types import KEYED, Traits
 from fusefs.tree.node import FRESH
 from fusefs.tree.subject import Place, Subject
 
+# Bytes of a value from which on rendering it takes longer than a listing should.
+_LARGE = 4 << 20
+
 
 class MapView:
     """What stays the same for a map as long as it lives. Holds no descriptor.
 
+    Values of a `large` map are not read to tell their size: it is shown as 0, as a stream's.
     `key_type` and `value_type` are C types, or None without BTF; `problem` says why there is
     none although the map has BTF.
     """
@@ -29,6 +33,7 @@ class MapView:
         self.max_entries: int = info.max_entries
         self.key_size = bpf_map.key_size
         self.stride = bpf_map.stride
+        self.large = bpf_map.stride > _LARGE
         self.traits: Traits | None = KEYED.get(info.type)
         self.key_type: str | None = None
         self.value_type: str | None = None
@@ -51,6 +56,11 @@ class MapView:
         self.value = PerCpu(value, possible_cpus()) if bpf_map.per_cpu else value
         self._frozen = False
         self._checked = float("-inf")
+
+    def freeze(self, bpf_map: Map) -> None:
+        """Freeze the map."""
+        bpf_map.freeze()
+        self._frozen = True
 
     def frozen(self, subject: Subject) -> bool:
         """Whether the map is frozen, as of not long ago; `subject` is where to find it."""
@@ -82,6 +92,7 @@ class Found:
     """An object that was found, and how it is read if it is a map."""
 
     subject: Subject
+    kind: str
     view: MapView | None
 
 
@@ -97,5 +108,6 @@ class Finder:
         subject = self.place.find()
         if self._found is None or self._found.subject is not subject:
             with subject.open() as obj:
-                self._found = Found(subject, MapView(obj) if isinstance(obj, Map) else None)
+                view = MapView(obj) if isinstance(obj, Map) else None
+                self._found = Found(subject, obj.kind, view)
         return self._found

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from weakref import WeakValueDictionary
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.bpffs import RenameFlags
@@ -19,12 +20,14 @@ from fusefs.tree.subject import PinPlace, change_owner_and_times
 class Mirror(Directory):
     """A directory of bpffs. What is done to it is done there, with the caller's rights."""
 
-    __slots__ = ("_logs", "directory")
+    __slots__ = ("_logs", "_places", "directory")
 
     def __init__(self, directory: bpffs.Directory, logs: ErrorLogs) -> None:
         super().__init__(("directory", directory.inode))
         self.directory = directory
         self._logs = logs
+        # The places that are known, as long as somebody knows them.
+        self._places: WeakValueDictionary[str, PinPlace] = WeakValueDictionary()
 
     def attributes(self) -> Attributes:
         status = self.directory.stat()
@@ -56,8 +59,11 @@ class Mirror(Directory):
         except FileNotFoundError:
             self.enter()  # it may be in what is now in this one's place
             raise
-        except PermissionError:
-            # So the kernel answers for any name with a dot, but those that it made itself.
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EXDEV):
+                raise
+            # EPERM is the answer for any name with a dot, but those that the kernel made itself;
+            # EXDEV for what is mounted there.
             if any(listed.name == name for listed in self.directory.list()):
                 return Sealed(self.directory, name)
             raise refusal(errno.ENOENT) from None
@@ -71,7 +77,9 @@ class Mirror(Directory):
                 raise gone() from None  # it was replaced a moment ago
         if stat.S_ISLNK(status.st_mode):
             return MirrorLink(self.directory, name, status.st_ino)
-        return ObjectDirectory(PinPlace(self.directory, name, self._logs))
+        place = self._places.get(name) or PinPlace(self.directory, name, self._logs)
+        self._places[name] = place
+        return ObjectDirectory(place)
 
     def children(self) -> Iterator[tuple[str, Node]]:
         for listed in self.directory.list():
@@ -100,14 +108,14 @@ class Mirror(Directory):
         return self.lookup(name)
 
     def unlink(self, name: str, caller: Caller) -> None:
-        if stat.S_ISREG(self.directory.stat(name).st_mode):
+        if stat.S_ISREG(self._mode(name)):
             raise refusal(errno.EISDIR)  # a pin is a directory here
         with acting_as(caller):
             self.directory.unlink(name)
 
     def rmdir(self, name: str, caller: Caller) -> None:
         """Remove an empty directory, or unpin, as cgroupfs removes a cgroup."""
-        is_pin = stat.S_ISREG(self.directory.stat(name).st_mode)
+        is_pin = stat.S_ISREG(self._mode(name))
         with acting_as(caller):
             if is_pin:
                 self.directory.unlink(name)
@@ -122,12 +130,32 @@ class Mirror(Directory):
             raise refusal(errno.EXDEV)
         # A symbolic link may replace one, and a directory an empty one; the kernel refuses to
         # rename a directory over a pin. All else must find the new name free.
-        mode = self.directory.stat(name).st_mode
+        mode = self._mode(name)
         replaces = stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and to.has_link(new_name))
         if not replaces and not flags & RenameFlags.EXCHANGE:
             flags |= RenameFlags.NOREPLACE
         with acting_as(caller):
             self.directory.rename(name, to.directory, new_name, flags)
+        self._rename_places(name, to, new_name, flags)
+
+    def _rename_places(self, name: str, to: Mirror, new_name: str, flags: RenameFlags) -> None:
+        """Who stands in a pin's directory goes along with it."""
+        moved, other = self._places.pop(name, None), to._places.pop(new_name, None)
+        if moved:
+            moved.directory, moved.name = to.directory, new_name
+            to._places[new_name] = moved
+        if other and flags & RenameFlags.EXCHANGE:
+            other.directory, other.name = self.directory, name
+            self._places[name] = other
+
+    def _mode(self, name: str) -> int:
+        """What the name is. Raises EBUSY when something is mounted there."""
+        try:
+            return self.directory.stat(name).st_mode
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise refusal(errno.EBUSY) from None
+            raise
 
     def has_link(self, name: str) -> bool:
         """Whether there is a symbolic link of this name."""
@@ -178,7 +206,8 @@ class MirrorLink(Symlink):
 
 
 class Sealed(Directory):
-    """A name that is listed, and of which the kernel tells nothing more: an empty directory."""
+    """A name of which nothing is shown, an empty directory: the kernel tells no more of it, or
+    something else is mounted there."""
 
     __slots__ = ("_directory",)
 

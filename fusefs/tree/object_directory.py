@@ -26,7 +26,7 @@ class ObjectDirectory(Directory):
     __slots__ = ("_files", "_finder", "_found", "_place")
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place.identity)
+        super().__init__(place)
         self._place = place
         self._finder = Finder(place)
         self._found: Found | None = None
@@ -71,8 +71,8 @@ class ObjectDirectory(Directory):
 def _files(finder: Finder, found: Found) -> dict[str, Node]:
     subject, view = found.subject, found.view
     files: dict[str, Node] = {
-        "info": InfoFile(subject, "info", view, to_yaml),
-        "info.json": InfoFile(subject, "info.json", view, json_line),
+        "info": InfoFile(found, "info", to_yaml),
+        "info.json": InfoFile(found, "info.json", json_line),
         "error_log": ErrorLogFile(subject),
     }
     if view:

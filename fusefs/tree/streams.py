@@ -28,19 +28,10 @@ class EntriesJsonl(StreamFile):
     def stream(self, obj: Pinned) -> Iterator[bytes]:
         assert isinstance(obj, Map)  # only maps are given this file
         view = self._view
-        key_size, stride = view.key_size, view.stride
         for batch in obj.batches():
-            keys = (
-                view.key.decode(batch.keys[at : at + key_size])
-                for at in range(0, len(batch.keys), key_size)
-            )
-            values = (
-                view.value.decode(batch.values[at : at + stride])
-                for at in range(0, len(batch.values), stride)
-            )
             lines = (
-                to_json({"key": key, "value": value}) + "\n"
-                for key, value in zip(keys, values, strict=True)
+                to_json({"key": view.key.decode(key), "value": view.value.decode(value)}) + "\n"
+                for key, value in batch.pairs(view.key_size, view.stride)
             )
             while piece := "".join(itertools.islice(lines, _LINES)):
                 yield piece.encode()

@@ -39,9 +39,6 @@ class Place(ABC):
     """Where an object is found. A directory stays at its place when the object there is replaced,
     as when a loader starts again: who stands in it sees the new one."""
 
-    def __init__(self, identity: Hashable) -> None:
-        self.identity = identity
-
     @abstractmethod
     def find(self) -> Subject:
         """What is there now, the same `Subject` as long as it is the same object.
@@ -55,68 +52,68 @@ class Place(ABC):
 
 
 class PinPlace(Place):
-    """A name in a directory of bpffs."""
+    """A name in a directory of bpffs. Renamed through the mount, it is the same place still."""
 
     def __init__(self, directory: bpffs.Directory, name: str, logs: ErrorLogs) -> None:
-        super().__init__(("place", directory.inode, name))
-        self._directory = directory
-        self._name = name
-        self._logs = logs
+        self.directory = directory
+        self.name = name
+        self.logs = logs
         self._pin: Pin | None = None
 
     def find(self) -> Subject:
-        try:
-            status = self._directory.stat(self._name)
-        except FileNotFoundError:
-            raise gone() from None
+        status = self.status()
         if not stat.S_ISREG(status.st_mode):
             raise gone()
         if self._pin is None or self._pin.inode != status.st_ino:
-            self._pin = Pin(self._directory, self._name, status.st_ino, self._logs)
+            self._pin = Pin(self, status.st_ino)
         return self._pin
 
     def confirm(self) -> None:
-        if self._directory.moved():
+        if self.directory.moved():
             raise gone()
         self.find()
 
+    def status(self) -> os.stat_result:
+        """The attributes of what has the name now. Raises `gone()`."""
+        try:
+            return self.directory.stat(self.name)
+        except FileNotFoundError:
+            raise gone() from None
+
 
 class Pin(Subject):
-    """An object by its pin: a name in a directory of bpffs, as long as it is the same inode."""
+    """An object by its pin: what is at a place, as long as it is the same inode."""
 
-    def __init__(self, directory: bpffs.Directory, name: str, inode: int, logs: ErrorLogs) -> None:
-        super().__init__(("pin", directory.inode, name, inode), logs)
-        self._directory = directory
-        self._name = name
+    def __init__(self, place: PinPlace, inode: int) -> None:
+        super().__init__((place, inode), place.logs)
+        self._place = place
         self.inode = inode
 
     def status(self) -> os.stat_result:
-        try:
-            status = self._directory.stat(self._name)
-        except FileNotFoundError:
-            raise gone() from None
+        status = self._place.status()
         if status.st_ino != self.inode:
             raise gone()
         return status
 
     def open(self) -> Pinned:
-        if self._directory.moved():
+        place = self._place
+        if place.directory.moved():
             raise gone()
         try:
-            return self._directory.open_pin(self._name, self.inode)
+            return place.directory.open_pin(place.name, self.inode)
         except FileNotFoundError:
             self.status()
             # The kernel's own maps.debug can be a name that is there and does not open.
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
 
     def change(self, change: Change, caller: Caller) -> None:
-        status = self.status()
+        status, place = self.status(), self._place
         with acting_as(caller):
             if change.mode is not None:
                 # The directory's x bits were made from its r bits; they are none of the pin's.
                 mode = change.mode & 0o7666 | status.st_mode & 0o111
-                self._directory.chmod(self._name, mode)
-            change_owner_and_times(self._directory, self._name, status, change)
+                place.directory.chmod(place.name, mode)
+            change_owner_and_times(place.directory, place.name, status, change)
 
 
 def change_owner_and_times(
