@@ -30,20 +30,21 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*|0x[0-9a-f]+)")
 
 def describe(obj: Pinned, view: MapView | None) -> Info:
     """All that is known of an object, by the kernel's names. Raises OSError."""
+    fdinfo = obj.fdinfo()
     match obj:
         case Map():
-            info = _map(obj, view)
+            info = _map(obj, view, frozen=fdinfo.get("frozen") == "1")
         case Program():
             info = _program(obj)
         case Link():
             info = _link(obj)
-    for name, text in obj.fdinfo().items():
+    for name, text in fdinfo.items():
         if name not in info and name not in _REPEATED:
             info[name] = int(text, 0) if _NUMBER.fullmatch(text) else text
     return info
 
 
-def _map(bpf_map: Map, view: MapView | None) -> Info:
+def _map(bpf_map: Map, view: MapView | None, *, frozen: bool) -> Info:
     info = bpf_map.info
     kind = names.name_of(names.MAP_TYPE, info.type)
     fields: Info = {"type": kind, "name": "", "id": info.id}
@@ -56,8 +57,8 @@ def _map(bpf_map: Map, view: MapView | None) -> Info:
     fields.update(bpf_map.fields())
     fields["type"] = kind
     fields["map_flags"] = list(names.flag_names(names.MAP_FLAGS, info.map_flags))
-    fields["frozen"] = bpf_map.frozen()
-    if fields["frozen"] and (digest := bpf_map.sha256()):
+    fields["frozen"] = frozen
+    if frozen and (digest := bpf_map.sha256()):
         fields["hash"] = digest.hex()
     return fields
 
@@ -124,4 +125,4 @@ class InfoFile(TextFile):
 
 def json_line(info: Info) -> str:
     """One JSON object, indented for people."""
-    return json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(info, indent=2) + "\n"

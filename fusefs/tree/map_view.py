@@ -51,7 +51,7 @@ class MapView:
                 if info.btf_key_type_id:
                     self.key = _fitting(btf, info.btf_key_type_id, info.key_size)
                     self.key_type = type_name(btf, info.btf_key_type_id)
-            except (BtfError, OSError) as error:
+            except (BtfError, PermissionError) as error:
                 self.problem = f"the BTF of this map cannot be read: {error}"
         self.value = PerCpu(value, possible_cpus()) if bpf_map.per_cpu else value
         self._frozen = False
