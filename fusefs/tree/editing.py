@@ -18,8 +18,9 @@ from fusefs.tree.node import Handle, refusal
 if TYPE_CHECKING:
     from fusefs.tree.files import WritableFile
 
-# A longer text is parsed only when it has grown to twice its length, or ends.
-_PARSED_EACH_TIME = 1 << 16
+# A longer text is not looked at before it ends with a newline, and when it proves incomplete then,
+# not before it has grown to twice its length: many lines of a long text take no longer than one.
+_CHECKED = 1 << 16
 
 
 class _State(enum.Enum):
@@ -54,7 +55,7 @@ class Editing(Handle):
         self._origin = 0  # the file's offset at which the text begins
         self._text = b""
         self._state = _State.NONE
-        self._parsed = 0  # the length at which a long text was parsed last
+        self._incomplete = 0  # the length at which a long text was incomplete
         self._complained = False  # whether the log has it that this text is incomplete
 
     def read(self, offset: int, size: int) -> bytes | None:
@@ -104,16 +105,14 @@ class Editing(Handle):
         if len(text) > self._file.longest:
             refused = Refused(f"the text is longer than {self._file.longest} bytes")
             raise self._refuse("write", refused, b"")
-        if len(text) > _PARSED_EACH_TIME:
-            if len(text) < 2 * self._parsed:
-                return False
-            self._parsed = len(text)
         try:
-            if text.endswith(b"\n"):
+            if text.endswith(b"\n") and len(text) >= 2 * self._incomplete:
                 self._accept(text)
                 return True
-            self._file.check(self._object, _decoded(_whole_characters(text)))
+            if len(text) < _CHECKED:
+                self._file.check(self._object, _decoded(_whole_characters(text)))
         except Incomplete as error:
+            self._incomplete = len(text) if len(text) >= _CHECKED else 0
             if _is_lone_line(text):
                 raise self._refuse("write", Refused(str(error), len(text) - 1), text) from error
         except (Refused, OSError) as error:
@@ -122,8 +121,8 @@ class Editing(Handle):
 
     def _accept(self, text: bytes) -> None:
         self._file.accept(self._object, _decoded(text), self._flags)
-        self._flags &= ~os.O_EXCL  # what was new is no longer
-        self._parsed = 0
+        self._flags &= ~(os.O_CREAT | os.O_EXCL)  # what was new is no longer
+        self._incomplete = 0
 
     def flush(self) -> None:
         """Commit the text. It may still go on: a process that was forked has closed its copy."""
@@ -132,14 +131,14 @@ class Editing(Handle):
         try:
             self._accept(self._text)
         except Incomplete as error:
-            raise self._incomplete(error) from error
+            raise self._complain(error) from error
         except (Refused, OSError) as error:
             text = self._text
             self._drop()
             raise self._refuse("close", error, text) from error
-        self._state = _State.SAVED
+        self._state = _State.ENDED if self._text.endswith(b"\n") else _State.SAVED
 
-    def _incomplete(self, error: Incomplete) -> OSError:
+    def _complain(self, error: Incomplete) -> OSError:
         if self._complained:
             return refusal(errno.EINVAL, str(error))
         self._complained = True

@@ -160,7 +160,7 @@ class Mirror(Directory):
     def has_link(self, name: str) -> bool:
         """Whether there is a symbolic link of this name."""
         try:
-            return stat.S_ISLNK(self.directory.stat(name).st_mode)
+            return stat.S_ISLNK(self._mode(name))
         except FileNotFoundError:
             return False
 

@@ -77,8 +77,10 @@ class PinPlace(Place):
         """The attributes of what has the name now. Raises `gone()`."""
         try:
             return self.directory.stat(self.name)
-        except FileNotFoundError:
-            raise gone() from None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EXDEV):  # removed, or something mounted on it
+                raise gone() from None
+            raise
 
 
 class Pin(Subject):

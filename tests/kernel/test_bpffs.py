@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.maps import make_map, u32, u64
+from support.mounting import nested
 
 from fusefs.bpf.bpffs import Directory, RenameFlags, is_bpffs
 from fusefs.bpf.credentials import Caller, acting_as
@@ -171,6 +175,68 @@ def test_rights_are_given_back_after_an_error(directory: Directory) -> None:
     status = Path("/proc/thread-self/status").read_text().splitlines()
     assert "Uid:\t0\t0\t0\t0" in status
     assert "Gid:\t0\t0\t0\t0" in status
+
+
+def errno_of(call: Callable[[], object]) -> int | None:
+    """The errno that a call fails with."""
+    with pytest.raises(OSError) as caught:
+        call()
+    return caught.value.errno
+
+
+@pytest.mark.parametrize("kind", ["bpf", "tmpfs"])
+def test_what_is_mounted_in_it_is_not_part_of_it(
+    bpffs: Path, directory: Directory, kind: str
+) -> None:
+    for name in ("nested", "other"):
+        directory.mkdir(name, 0o755)
+    before = Directory("nested", directory)
+    before.mkdir("hidden", 0o755)
+    number = inode(directory, "nested")
+    with nested(bpffs / "nested", ["-t", kind, "none"]):
+        (bpffs / "nested/inside").mkdir()
+        assert errno_of(lambda: directory.stat("nested")) == errno.EXDEV
+        assert errno_of(lambda: Directory("nested", directory)) == errno.EXDEV
+        assert errno_of(lambda: directory.open_pin("nested", number)) == errno.EXDEV
+        assert errno_of(lambda: directory.chmod("nested", 0o700)) == errno.EXDEV
+        assert errno_of(lambda: directory.rmdir("nested")) == errno.EBUSY
+        for flags in (RenameFlags.REPLACE, RenameFlags.EXCHANGE):
+            for old, new in (("nested", "other"), ("other", "nested")):
+                rename = functools.partial(directory.rename, old, directory, new, flags)
+                assert errno_of(rename) == errno.EBUSY
+        listed = {listed.name: listed.stat for listed in directory.list()}
+        assert listed["nested"] is None
+        assert listed["other"] is not None
+        assert os.listdir(bpffs / "nested/inside") == []
+        # What was opened before is what it was, though no path leads to it.
+        assert before.moved()
+        assert [listed.name for listed in before.list()] == ["hidden"]
+    assert inode(directory, "nested") == number
+    assert Directory("nested", directory).stat("hidden").st_ino == before.stat("hidden").st_ino
+
+
+def test_a_pin_that_is_covered(bpffs: Path, directory: Directory, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with make_map() as made:
+        directory.pin("sample", made)
+    number = inode(directory, "sample")
+    with nested(bpffs / "sample", ["--bind", file]):
+        assert errno_of(lambda: directory.stat("sample")) == errno.EXDEV
+        for wanted in (number, os.stat(file).st_ino):
+            opening = functools.partial(directory.open_pin, "sample", wanted)
+            assert errno_of(opening) == errno.EXDEV
+    directory.open_pin("sample", number).close()
+
+
+def test_a_path_may_lead_to_what_is_mounted_in_another(bpffs: Path) -> None:
+    (bpffs / "nested").mkdir()
+    with nested(bpffs / "nested", ["-t", "bpf", "bpf"]):
+        (bpffs / "nested/inside").mkdir()
+        opened = Directory(str(bpffs / "nested"))
+        assert is_bpffs(opened.fd)
+        assert opened.stat("inside").st_ino
+        del opened  # it would be busy
 
 
 def test_descriptors_are_given_back(directory: Directory) -> None:

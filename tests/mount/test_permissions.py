@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.maps import dump, make_map, u32, u64
-from support.mounting import Mount
-from support.shell import Result, run
+from support.mounting import COMMAND, Mount
+from support.network import compile_program, network, pin_attached
+from support.shell import Result, checked, run
+from support.waiting import eventually
 
 from fusefs.bpf.map import Map
 
@@ -175,3 +179,63 @@ def test_without_allow_other_there_is_root_alone(mounted: Mount) -> None:
     sample_of(mounted, 0o666)
     result = run(["setpriv", f"--reuid={NOBODY}", "--clear-groups", "ls", mounted.path])
     assert result.stderr.endswith(DENIED)
+
+
+def test_a_link_is_for_those_who_may_read_and_write_it(mount: Mount, tmp_path: Path) -> None:
+    """As in bpffs, where the pin of a link opens to nobody else."""
+    program, link = mount.source / "program", mount.source / "link"
+    compiled = compile_program("xdp_count", tmp_path)
+    checked("bpftool", "prog", "load", compiled, program, "type", "xdp")
+    with network() as net:
+        pin_attached(net, program, link)
+
+        def may(what: str, groups: str = "--clear-groups") -> bool:
+            results = [
+                nobody(mount, f"cat {what}/{name}", groups) for name in ("info", "info.json")
+            ]
+            assert all(result.code == 0 or result.stderr.endswith(DENIED) for result in results)
+            return all(result.code == 0 for result in results)
+
+        def become(what: str, mode: int, uid: int, gid: int) -> None:
+            os.chmod(mount.source / what, mode)
+            os.chown(mount.source / what, uid, gid)
+            shown = mount.path / what / "info"
+            mode &= 0o444 if what == "program" else (mode & 0o222) << 1
+            wanted = (stat.S_IFREG | mode, uid, gid)
+
+            def now() -> tuple[int, int, int]:
+                status = os.stat(shown)
+                return status.st_mode, status.st_uid, status.st_gid
+
+            eventually("the change is seen", lambda: now() == wanted, 1)
+
+        # The pin of a program opens to those who may read it.
+        for mode, program_allowed, link_allowed in (
+            (0o600, False, False),
+            (0o644, True, False),
+            (0o622, False, False),
+            (0o666, True, True),
+        ):
+            for name, allowed in (("program", program_allowed), ("link", link_allowed)):
+                become(name, mode, 0, 0)
+                assert may(name) == allowed, (name, oct(mode))
+        become("link", 0o600, NOBODY, 0)
+        assert may("link")
+        for mode in (0o640, 0o660):
+            become("link", mode, 0, GROUP)
+            assert may("link", f"--groups={GROUP}") == (mode == 0o660)
+
+
+def test_as_many_files_can_be_open_as_the_hard_limit_allows(mounter: Callable[..., Mount]) -> None:
+    mount = mounter(command=["prlimit", "--nofile=64:4096", *COMMAND])
+    limits = Path(f"/proc/{mount.process.pid}/limits").read_text()
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+    assert line.split()[3:5] == ["4096", "4096"]
+    mount.pin("sample", make_map()).update(u32(1), u64(101))
+    files = []
+    try:
+        for _ in range(200):
+            files.append((mount.path / "sample/entries/1").open())
+    finally:
+        for file in files:
+            file.close()

@@ -205,6 +205,23 @@ def test_a_frozen_map(mounted: Mount, kind: MapType) -> None:
     )
 
 
+def test_what_is_frozen_shows_it_at_once(mounted: Mount) -> None:
+    sample = sample_of(mounted, MapType.HASH)
+    result = mounted.sh(
+        "cd sample && echo 1 > frozen && ls -ld . frozen entries entries/1; touch entries/2"
+    )
+    assert result.stderr.endswith("Operation not permitted\n"), result
+    modes = {line.split()[-1]: line.split()[0] for line in result.stdout.splitlines()}
+    assert modes == {
+        ".": "drwx------",
+        "frozen": "-r--------",
+        "entries": "dr-x------",
+        "entries/1": "-r--------",
+    }
+    assert dump(sample) == {u32(1): u64(101)}
+    assert "create entries/2: the map is frozen" in mounted.error_log("sample")
+
+
 def test_a_map_that_somebody_else_freezes(mounted: Mount) -> None:
     sample = sample_of(mounted, MapType.HASH)
     assert mounted.sh("echo 5 > sample/entries/1").code == 0

@@ -149,3 +149,93 @@ def test_a_listing_that_is_read_again(mounted: Mount) -> None:
             assert sorted(map(int, os.listdir(fd))) == list(range(1000))
     finally:
         os.close(fd)
+
+
+@pytest.fixture(scope="module")
+def some_map() -> Iterator[Map]:
+    """A map whose text is longer than what is read at once, and does not take long to read."""
+    with filled(SOME) as made:
+        yield made
+
+
+@pytest.fixture
+def some(mounted: Mount, some_map: Map) -> Path:
+    """The text of that map."""
+    mounted.pin("some", some_map)
+    return mounted.path / "some/entries.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("command", "start", "end"),
+    [
+        ("dd bs=64K skip=3 count=1 iflag=fullblock status=none < FILE", 3 << 16, 4 << 16),
+        ("dd if=FILE bs=64K skip=3 count=1 iflag=fullblock status=none", 3 << 16, 4 << 16),
+        ("dd if=FILE bs=64K skip=3 status=none", 3 << 16, None),
+        ("dd if=FILE bs=1 skip=100 count=10 status=none", 100, 110),
+        ("dd if=FILE bs=1M skip=100 status=none", 100 << 20, None),
+        ("tail -c +1000 FILE", 999, None),
+        ("tail -c +300000 FILE", 299_999, None),
+        ("tail -c 1000 FILE", -1000, None),
+        ("head -c 500000 FILE", 0, 500_000),
+        ("head -c -1000 FILE", 0, -1000),
+        ("{ head -c 10 > /dev/null; cat; } < FILE", 10, None),
+    ],
+)
+def test_tools_that_seek(
+    mounted: Mount, some: Path, command: str, start: int, end: int | None
+) -> None:
+    whole = some.read_text()
+    result = mounted.sh(command.replace("FILE", "some/entries.jsonl"))
+    assert result.code in (0, 1 if "skip=100 s" in command else 0), result  # dd: cannot skip
+    if "head -c 10 " in command:  # it may have read more than it gave
+        assert whole.endswith(result.stdout)
+    else:
+        assert result.stdout == whole[start:end]
+
+
+def test_a_read_may_be_short_as_in_proc(mounted: Mount, some: Path) -> None:
+    whole = some.read_text()
+    given = mounted.sh("dd if=some/entries.jsonl bs=64K skip=3 count=1 status=none").stdout
+    assert given
+    assert whole[3 << 16 :].startswith(given)
+
+
+def test_reads_at_any_place_agree_with_the_whole(some: Path) -> None:
+    whole = some.read_bytes()
+    length = len(whole)
+    fd = os.open(some, os.O_RDONLY)
+    try:
+        places = [length - 10, 0, 1, 5000, 4999, length // 2, 0, length, length - 1, length + 1]
+        places += [length * 10, 1 << 40, 7, length // 3, length // 3 - 1, length // 4, 0]
+        for place in places:
+            for size in (1, 100, 4096):
+                given = os.pread(fd, size, place)
+                assert whole[place : place + size].startswith(given), place
+                assert given or place >= length, place
+        for place in (200_000, 100_000, 300_000, 0):
+            os.lseek(fd, place, os.SEEK_SET)
+            text = b"".join(iter(lambda: os.read(fd, 1 << 17), b""))
+            assert text == whole[place:]
+            assert os.read(fd, 10) == b""
+        assert os.pread(fd, 10, length + 5) == b""
+        assert os.pread(fd, 10, 0) == whole[:10]
+    finally:
+        os.close(fd)
+
+
+def test_one_that_was_read_to_its_end_is_read_again(mounted: Mount) -> None:
+    made = mounted.pin("some", make_map())
+    with (
+        (mounted.path / "some/entries.jsonl").open("rb", buffering=0) as file,
+        (mounted.path / "some/count").open("rb", buffering=0) as count,
+    ):
+        for number in range(5):
+            for stream in (file, count):
+                stream.seek(0)
+            text = file.readall()
+            assert text.count(b"\n") == number
+            assert file.read(100) == b""
+            assert count.readall() == b"%d\n" % number
+            made.update(u32(number), u64(1))
+            file.seek(0)
+            assert file.read(1000).count(b"\n") == number + 1

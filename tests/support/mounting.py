@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from fusefs.bpf.object import Object
 from support.maps import pin
-from support.shell import ENVIRONMENT, Result, bash, run
+from support.shell import ENVIRONMENT, Result, bash, checked, run
 from support.waiting import eventually
 
 T = TypeVar("T", bound=Object)
@@ -42,6 +42,16 @@ def unmount(path: Path) -> None:
     while mounts_at(path):
         if run(["umount", path]).code:
             run(["umount", "-l", path])
+
+
+@contextlib.contextmanager
+def nested(path: Path, arguments: Sequence[str | Path]) -> Iterator[Path]:
+    """Something else that is mounted on `path`, as long as this lasts."""
+    checked("mount", *arguments, path)
+    try:
+        yield path
+    finally:
+        unmount(path)
 
 
 @contextlib.contextmanager
