@@ -266,7 +266,7 @@ class Map(Object):
             return None
         return self._value.raw[: self.key_size]
 
-    def keys(self) -> Iterator[bytes]:
+    def each_key(self) -> Iterator[bytes]:
         """All keys, one at a time; as slow as can be, but no value is moved.
 
         When the key that it stands on is deleted, the kernel starts over from the first: `seen`
@@ -286,6 +286,6 @@ class Map(Object):
 
     def _walk(self) -> Iterator[Batch]:
         """One entry at a time, for kernels and types without batches."""
-        for key in self.keys():
+        for key in self.each_key():
             with contextlib.suppress(FileNotFoundError):
                 yield Batch(1, key, self.lookup(key))

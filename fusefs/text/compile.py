@@ -113,9 +113,8 @@ class _Compiler:
 
     def _pointer(self, type_id: int, target: int) -> Codec:
         name = type_name(self._btf, type_id)
-        tagged = self._btf.type(target)
-        if isinstance(tagged, bpf.Alias) and tagged.kind == Kind.TYPE_TAG:  # noqa: SIM102
-            if tagged.name in SPECIAL_TAGS:
+        match self._btf.type(target):
+            case bpf.Alias(Kind.TYPE_TAG, tag) if tag in SPECIAL_TAGS:
                 return Struct(name, POINTER_SIZE, ())
         return Pointer(name, POINTER_SIZE)
 

@@ -169,7 +169,7 @@ class KeyedMap:
 
     def _pairs(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
         if self.view.large:
-            yield from ((key, b"") for key in bpf_map.keys())  # noqa: SIM118 - not a dict
+            yield from ((key, b"") for key in bpf_map.each_key())
             return
         for batch in bpf_map.batches():
             yield from batch.pairs(self.view.key_size, self.view.stride)

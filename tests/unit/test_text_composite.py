@@ -7,7 +7,7 @@ import struct
 import pytest
 from btf_strategies import Member
 
-from fusefs.bpf.btf import Btf
+from fusefs.bpf.btf import Btf, Kind
 from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.text.codec import Codec, PerCpu
 from fusefs.text.compile import compile_codec
@@ -133,7 +133,7 @@ def test_data_section() -> None:
     lock = types.struct("bpf_spin_lock", 4, [("val", u32, 0)])
     variables = [types.variable("count", u32), types.variable("lock", lock)]
     hidden = types.function("bpf_kfunc", types.prototype(0))
-    limit = types.variable("limit", types.alias(10, u32))  # type: ignore[arg-type]
+    limit = types.variable("limit", types.alias(Kind.CONST, u32))
     entries = [(variables[0], 0, 4), (variables[1], 4, 4), (hidden, 0, 0), (limit, 12, 4)]
     codec = compiled(types, types.data_section(".bss", 16, entries))
     data = struct.pack("=4I", 1, 2, 3, 4)
