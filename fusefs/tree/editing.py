@@ -92,8 +92,8 @@ class Editing(Handle):
             return offset, data
         text = self._before if self._state == _State.NONE else self._text
         place = offset - self._origin
-        if self._state == _State.ENDED and place == len(text):
-            return offset, data
+        if self._state in (_State.NONE, _State.ENDED) and place == len(text) > 0:
+            return offset, data  # after a whole text, which may be the one that was read
         if place > len(text) and not self._origin:
             text += self._before[len(text) : place]
         if not 0 <= place <= len(text):

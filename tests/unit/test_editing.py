@@ -181,6 +181,14 @@ def test_a_write_in_the_middle_keeps_the_rest() -> None:
     assert file.now == 12945
 
 
+def test_a_program_reads_the_value_and_writes_another() -> None:
+    """`exec 5<>f; cat <&5; echo 7 >&5`: the offset is where the reading ended."""
+    file, editing = opened(text="12345", flags=0)
+    assert editing.read(0, 100) == b"12345\n"
+    editing.write(6, b"7\n")
+    assert file.now == 7
+
+
 def test_a_program_goes_back_in_what_it_wrote() -> None:
     file, editing = opened()
     editing.write(0, b"123")
