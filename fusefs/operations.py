@@ -94,13 +94,14 @@ class Listing:
         self._children: Iterator[tuple[str, Node]] = directory.children()
         self._waiting: tuple[str, Node | int] | None = None
 
-    def seek(self, position: int) -> None:
-        """Go to a position: the number of names before it."""
+    async def seek(self, position: int) -> None:
+        """Go to a position: the number of names before it. Back means from the start again."""
         if position < self._position:
             self._position, self._waiting = 0, None
             self._children = self._directory.children()
         while self._position < position and self.peek() is not None:
-            self.advance()
+            if self.advance() % _TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     def peek(self) -> tuple[str, Node | int] | None:
         """The name here, with its node or inode number; None at the end."""
@@ -284,7 +285,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._handles[fh]
         assert isinstance(listing, Listing)  # the kernel reads only what opendir gave
-        listing.seek(start_id)
+        await listing.seek(start_id)
         entry = EntryAttributes()
         referred: list[Inode] = []
         try:
