@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
@@ -53,6 +54,15 @@ class ProgramInfo(ctypes.Structure):
     )
 
 
+# Arrays of the info call that are worth a line: the field with their length, and an element. The
+# addresses of functions are the kernel's secret; code and line information are not for `info`.
+_ARRAYS = {
+    "map_ids": ("nr_map_ids", struct.Struct("=I")),
+    "jited_func_lens": ("nr_jited_func_lens", struct.Struct("=I")),
+    "prog_tags": ("nr_prog_tags", struct.Struct("=8s")),
+}
+
+
 class Program(Object):
     """An open program."""
 
@@ -63,11 +73,24 @@ class Program(Object):
         super().__init__(fd)
         self.info = self.fill(ProgramInfo())
 
-    def map_ids(self) -> list[int]:
-        """The ids of the maps that it uses. Raises OSError."""
-        count: int = self.info.nr_map_ids
-        if not count:
-            return []
-        ids = buffer(4 * count)
-        info = self.fill(ProgramInfo(nr_map_ids=count, map_ids=ctypes.addressof(ids)))
-        return list(memoryview(ids).cast("B").cast("I")[: min(count, info.nr_map_ids)])
+    def arrays(self) -> dict[str, list[int | str]]:
+        """The ids of the maps that it uses, and the length and tag of each of its functions.
+
+        Raises OSError.
+        """
+        asked, rooms = ProgramInfo(), {}
+        for name, (count, element) in _ARRAYS.items():
+            length: int = getattr(self.info, count)
+            room = rooms[name] = buffer(length * element.size)
+            setattr(asked, count, length)
+            setattr(asked, name, ctypes.addressof(room))
+        self.fill(asked)
+        return {
+            name: [
+                item.hex() if isinstance(item, bytes) else item
+                for (item,) in element.iter_unpack(
+                    ctypes.string_at(rooms[name], getattr(self.info, count) * element.size)
+                )
+            ]
+            for name, (count, element) in _ARRAYS.items()
+        }

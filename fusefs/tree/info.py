@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -69,8 +68,7 @@ def _program(program: Program) -> Info:
     fields.update(program.fields())
     fields["type"] = kind
     fields["gpl_compatible"] = bool(program.info.gpl_compatible)
-    with contextlib.suppress(OSError):  # a map may have gone in between
-        fields["map_ids"] = list(program.map_ids())
+    fields.update((name, [*items]) for name, items in program.arrays().items())
     return fields
 
 

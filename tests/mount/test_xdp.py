@@ -126,6 +126,8 @@ def test_what_is_said_of_the_program(counting: Counting) -> None:
     assert sorted(info["map_ids"]) == sorted(told["map_ids"])
     maps = {counting.info(f"maps/{name}")["id"] for name in ("protocols", "flows")}
     assert set(info["map_ids"]) == maps
+    assert info["prog_tags"] == [info["tag"]]  # it has one function
+    assert info["jited_func_lens"] == [info["jited_prog_len"]]
     assert info["xlated_prog_len"] == told["bytes_xlated"]
     assert info["jited_prog_len"] == told["bytes_jited"]
     assert info["load_time"] > 0
