@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from fusefs.bpf import bpffs
+from fusefs.bpf import bpffs, libc
 from fusefs.bpf.syscall import may_use_bpf
 from fusefs.operations import Operations
 from fusefs.options import TYPE
@@ -24,7 +23,6 @@ from fusefs.tree.mirror import Mirror
 log = logging.getLogger(__name__)
 
 DEVICE = Path("/dev/fuse")
-_MNT_DETACH = 2  # umount2(2)
 
 
 class MountError(Exception):
@@ -98,10 +96,11 @@ def is_inside(path: str, source: bpffs.Directory) -> bool:
 
 
 def _detach(mountpoint: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(mountpoint), _MNT_DETACH) < 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise MountError(f"{mountpoint}: a dead mount cannot be removed: {reason}")
+    try:
+        libc.detach(mountpoint)
+    except OSError as error:
+        reason = error.strerror
+        raise MountError(f"{mountpoint}: a dead mount cannot be removed: {reason}") from None
     log.info("removed a dead mount from %s", mountpoint)
 
 

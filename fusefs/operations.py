@@ -430,7 +430,7 @@ def _caller(ctx: RequestContext) -> Caller:
         return Caller(ctx.uid, ctx.gid, frozenset(os.getgroups()))
     try:
         groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         groups = frozenset()  # the process is in a pid namespace that we do not see
     return Caller(ctx.uid, ctx.gid, groups)
 

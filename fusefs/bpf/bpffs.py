@@ -15,7 +15,7 @@ import errno
 import os
 from dataclasses import dataclass
 
-from fusefs.bpf import syscall
+from fusefs.bpf import libc, syscall
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
@@ -23,8 +23,6 @@ from fusefs.bpf.program import Program
 from fusefs.bpf.syscall import Command
 
 MAGIC = 0xCAFE4A11  # BPF_FS_MAGIC, include/uapi/linux/magic.h
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 # What /proc/self/fd says of a descriptor that BPF_OBJ_GET gave (kernel/bpf/syscall.c).
 _KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
@@ -54,15 +52,14 @@ class _StatFs(ctypes.Structure):
 def is_bpffs(fd: int) -> bool:
     """Whether the descriptor is of a file in a bpffs."""
     buffer = _StatFs()
-    if _libc.fstatfs(fd, ctypes.byref(buffer)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    libc.call("fstatfs", fd, ctypes.byref(buffer))
     return int(buffer.f_type) & 0xFFFFFFFF == MAGIC
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A name in a directory, and its attributes: None where the kernel refuses to tell them."""
+    """A name in a directory, and its attributes: None where the kernel refuses to tell them, or
+    something else is mounted there."""
 
     name: str
     stat: os.stat_result | None
@@ -92,13 +89,8 @@ def _open_name(fd: int, name: str, flags: int = 0) -> int:
     attributes: it could be a mount of ours, which could not answer while it asks.
     """
     how = _OpenHow(flags=_O_NAME | flags, resolve=_RESOLVE_NO_XDEV)
-    opened: int = _libc.syscall(
-        _OPENAT2, fd, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how)
-    )
-    if opened < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), name)
-    return opened
+    size = ctypes.sizeof(how)
+    return libc.call("syscall", _OPENAT2, fd, os.fsencode(name), ctypes.byref(how), size)
 
 
 class Directory:
@@ -126,7 +118,9 @@ class Directory:
         parent, name = self.place
         try:
             in_place = parent.stat(name).st_ino == self.inode
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EXDEV):
+                raise
             in_place = False
         if not in_place:
             self.place = None
@@ -166,14 +160,18 @@ class Directory:
             names = os.listdir(fd)
         finally:
             os.close(fd)
-        return [Listed(name, self._stat_if_told(name)) for name in names]
+        return [listed for name in names if (listed := self._listed(name))]
 
-    def _stat_if_told(self, name: str) -> os.stat_result | None:
+    def _listed(self, name: str) -> Listed | None:
         try:
-            return self.stat(name)
-        except OSError:
-            # Names with a dot, which only the kernel itself can make, may be EPERM; EXDEV.
-            return None
+            return Listed(name, self.stat(name))
+        except FileNotFoundError:
+            return None  # removed in between
+        except OSError as error:
+            # Names with a dot, which only the kernel itself can make, may be EPERM.
+            if error.errno not in (errno.EPERM, errno.EXDEV):
+                raise
+            return Listed(name, None)
 
     def open_pin(self, name: str, inode: int) -> Pinned:
         """Open the object that is pinned as `name`.
@@ -220,9 +218,7 @@ class Directory:
     def rename(self, name: str, to: Directory, new_name: str, flags: RenameFlags) -> None:
         """Rename `name` to `new_name` in the directory `to`, as renameat2(2) does."""
         old, new = os.fsencode(name), os.fsencode(new_name)
-        if _libc.renameat2(self._fd, old, to._fd, new, int(flags)) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), name, None, new_name)
+        libc.call("renameat2", self._fd, old, to._fd, new, int(flags))
 
     def chmod(self, name: str, mode: int) -> None:
         """Set permission bits; of the directory itself with an empty name."""

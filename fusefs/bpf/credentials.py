@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_libc = ctypes.CDLL(None)
+from fusefs.bpf.libc import set_filesystem_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,9 @@ def acting_as(caller: Caller) -> Iterator[None]:
     if frozenset(groups) != caller.groups:
         os.setgroups(sorted(caller.groups))
     try:
-        _libc.setfsgid(caller.gid)
-        _libc.setfsuid(caller.uid)
+        set_filesystem_ids(caller.uid, caller.gid)
         yield
     finally:
-        _libc.setfsuid(os.geteuid())
-        _libc.setfsgid(os.getegid())
+        set_filesystem_ids(os.geteuid(), os.getegid())
         if frozenset(groups) != caller.groups:
             os.setgroups(groups)

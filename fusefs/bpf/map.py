@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import enum
 import errno
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,9 +36,6 @@ class MapType(enum.IntEnum):
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LRU_PERCPU_HASH = 10
-    LPM_TRIE = 11
-    ARRAY_OF_MAPS = 12
-    HASH_OF_MAPS = 13
     PERCPU_CGROUP_STORAGE = 21
     QUEUE = 22
 
@@ -119,8 +117,12 @@ class Map(Object):
         size: int = self.info.value_size
         self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
         self._key = buffer(self.key_size)
-        self._value = buffer(max(self.stride, self.key_size))  # it takes the next key, too
         self._arguments = syscall.ElementArguments(map_fd=fd, key=ctypes.addressof(self._key))
+
+    @functools.cached_property
+    def _value(self) -> ctypes.Array[ctypes.c_char]:
+        """Room for a value, or for the next key; made only for those who move one."""
+        return buffer(max(self.stride, self.key_size))
 
     @classmethod
     def create(
@@ -157,15 +159,15 @@ class Map(Object):
             raise OSError(errno.EINVAL, f"a key has {self.key_size} bytes, not {len(key)}")
         ctypes.memmove(self._key, key, len(key))
         # The kernel refuses a command whose unused arguments are not zero (CHECK_ATTR).
-        deletes = command == Command.MAP_DELETE_ELEM
-        self._arguments.value = 0 if deletes else ctypes.addressof(self._value)
+        moves_value = command != Command.MAP_DELETE_ELEM
+        self._arguments.value = ctypes.addressof(self._value) if moves_value else 0
         self._arguments.flags = flags
         syscall.bpf(command, self._arguments)
 
     def lookup(self, key: bytes) -> bytes:
         """The value of `key`. Raises FileNotFoundError when the map does not have it."""
         self._call(Command.MAP_LOOKUP_ELEM, key)
-        return self._value.raw[: self.stride]
+        return ctypes.string_at(self._value, self.stride)
 
     def update(self, key: bytes, value: bytes, existence: Existence = Existence.ANY) -> None:
         """Set the value of `key`.
@@ -264,7 +266,7 @@ class Map(Object):
             syscall.bpf(Command.MAP_GET_NEXT_KEY, arguments)
         except FileNotFoundError:
             return None
-        return self._value.raw[: self.key_size]
+        return ctypes.string_at(self._value, self.key_size)
 
     def each_key(self) -> Iterator[bytes]:
         """All keys, one at a time; as slow as can be, but no value is moved.

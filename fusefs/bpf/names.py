@@ -120,7 +120,7 @@ def _from_btf(enumeration: Enumeration) -> Sequence[tuple[str, int]] | None:
         else:
             found = btf.find_enumerator(enumeration.member)
         kernel_type = btf.type(found) if found else None
-    except (BtfError, OSError):
+    except (BtfError, PermissionError):
         return None  # a kernel whose types cannot be read is like one without
     return kernel_type.values if isinstance(kernel_type, Enum) else None
 

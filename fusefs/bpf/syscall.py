@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import enum
 import errno
-import os
 import platform
+
+from fusefs.bpf import libc
 
 # __NR_bpf, from arch/*/include/*/unistd.h; newer architectures share the generic table's 280.
 _NUMBERS = {"x86_64": 321, "i686": 357, "s390x": 351, "ppc64le": 361, "armv7l": 386}
@@ -19,10 +20,6 @@ _NUMBER = _NUMBERS.get(platform.machine(), 280)
 
 # The kernel answers some calls with this number, which errno.h does not have (linux/errno.h).
 ENOTSUPP = 524
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
 
 
 class Command(enum.IntEnum):
@@ -140,12 +137,12 @@ def bpf(command: Command, arguments: ctypes.Structure) -> int:
 
     Raises OSError with the kernel's errno, ENOTSUPP (524) included.
     """
-    result: int = _syscall(_NUMBER, int(command), ctypes.byref(arguments), ctypes.sizeof(arguments))
-    if result < 0:
-        number = ctypes.get_errno()
-        reason = "Operation not supported" if number == ENOTSUPP else os.strerror(number)
-        raise OSError(number, f"{reason} (BPF_{command.name})")
-    return result
+    size = ctypes.sizeof(arguments)
+    try:
+        return libc.call("syscall", _NUMBER, int(command), ctypes.byref(arguments), size)
+    except OSError as error:
+        reason = "Operation not supported" if error.errno == ENOTSUPP else error.strerror
+        raise OSError(error.errno, f"{reason} (BPF_{command.name})") from None
 
 
 def may_use_bpf() -> bool:

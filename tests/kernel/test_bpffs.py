@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
+import resource
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -251,3 +253,52 @@ def test_descriptors_are_given_back(directory: Directory) -> None:
         directory.list()
         Directory(".", directory)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Every descriptor that this process may have is taken."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_descriptors_a_directory_has_not_moved(bpffs: Path) -> None:
+    (bpffs / "inside").mkdir()
+    inside = Directory("inside", Directory(str(bpffs)))
+    with no_descriptors_left(), pytest.raises(OSError) as raised:
+        inside.moved()
+    assert raised.value.errno == errno.EMFILE
+    assert not inside.moved()
+    (bpffs / "inside").rename(bpffs / "elsewhere")
+    assert inside.moved()
+
+
+def test_a_listing_that_fails_half_way_fails(bpffs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only names that the kernel itself keeps to itself are listed without attributes."""
+    directory = Directory(str(bpffs))
+    for name in ("first", "second"):
+        (bpffs / name).mkdir()
+    look = Directory.stat
+
+    def failing(number: int) -> None:
+        def stat(self: Directory, name: str = "") -> os.stat_result:
+            if name == "second":
+                raise OSError(number, os.strerror(number))
+            return look(self, name)
+
+        monkeypatch.setattr(Directory, "stat", stat)
+
+    failing(errno.EMFILE)
+    with pytest.raises(OSError) as raised:
+        directory.list()
+    assert raised.value.errno == errno.EMFILE
+    failing(errno.ENOENT)
+    names = {listed.name for listed in directory.list()}
+    assert "first" in names
+    assert "second" not in names
