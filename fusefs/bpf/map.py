@@ -91,6 +91,15 @@ class Batch:
     keys: bytes
     values: bytes
 
+    def pieces(self, key_size: int, stride: int, most: int) -> Iterator[tuple[bytes, bytes]]:
+        """The keys and the values of `most` entries at a time."""
+        for first in range(0, self.count, most):
+            last = min(first + most, self.count)
+            yield (
+                self.keys[first * key_size : last * key_size],
+                self.values[first * stride : last * stride],
+            )
+
     def pairs(self, key_size: int, stride: int) -> Iterator[tuple[bytes, bytes]]:
         """Each key with its value."""
         for number in range(self.count):

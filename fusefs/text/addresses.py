@@ -1,16 +1,18 @@
-"""Codecs for Internet addresses: struct in_addr and struct in6_addr."""
+"""Codecs for addresses: struct in_addr and struct in6_addr, and what is said to be one."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import socket
 
-from fusefs.text.codec import Codec, scalar
+from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
 from fusefs.text.parse import Node
 
 _BEGINS_IPV4 = re.compile(r"[0-9]{0,3}(?:\.[0-9]{0,3}){0,3}")
 _BEGINS_IPV6 = re.compile(r"[0-9a-fA-F:.]{0,45}")
+_MAC = re.compile(r"[0-9a-fA-F]{1,2}(?:[:-][0-9a-fA-F]{1,2}){5}")
+_BEGINS_MAC = re.compile(r"(?:[0-9a-fA-F]{1,2}[:-]){0,5}[0-9a-fA-F]{0,2}")
 
 
 class Ipv4(Codec):
@@ -21,39 +23,59 @@ class Ipv4(Codec):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def decode(self, data: bytes) -> str:
-        return "%d.%d.%d.%d" % tuple(data)  # noqa: UP031 - the quickest by far
+    def shown(self, column: Column) -> Texts:
+        return [f'"{text}"' for text in map(socket.inet_ntoa, column)]
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
-        text = scalar(node, path, "an IPv4 address")
-        try:
-            return ipaddress.IPv4Address(text).packed
-        except ValueError:
-            raise refusal(path, f"expected an IPv4 address, got {clip(text)!r}", node.at) from None
+        return _address(socket.AF_INET, "an IPv4 address", node, path)
 
     def begins(self, token: str) -> bool:
         return _BEGINS_IPV4.fullmatch(token) is not None
 
 
 class Ipv6(Codec):
-    """An IPv6 address, shown as "2001:db8::1"."""
+    """An IPv6 address, shown as "2001:db8::1", in the form that ip(8) has."""
 
     size = 16
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def decode(self, data: bytes) -> str:
-        return str(ipaddress.IPv6Address(data))
+    def shown(self, column: Column) -> Texts:
+        return [f'"{socket.inet_ntop(socket.AF_INET6, item)}"' for item in column]
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
-        text = scalar(node, path, "an IPv6 address")
-        try:
-            if "%" in text:  # a scope, for which there are no bytes
-                raise ValueError
-            return ipaddress.IPv6Address(text).packed
-        except ValueError:
-            raise refusal(path, f"expected an IPv6 address, got {clip(text)!r}", node.at) from None
+        return _address(socket.AF_INET6, "an IPv6 address", node, path)
 
     def begins(self, token: str) -> bool:
         return _BEGINS_IPV6.fullmatch(token) is not None
+
+
+def _address(family: socket.AddressFamily, wanted: str, node: Node, path: str) -> bytes:
+    text = scalar(node, path, wanted)
+    try:
+        return socket.inet_pton(family, text)
+    except (OSError, ValueError):  # ValueError: a NUL, or no ASCII
+        raise refusal(path, f"expected {wanted}, got {clip(text)!r}", node.at) from None
+
+
+class Mac(Codec):
+    """A hardware address, shown as "52:54:00:12:34:56"."""
+
+    size = 6
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def shown(self, column: Column) -> Texts:
+        return [f'"{item.hex(":")}"' for item in column]
+
+    def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
+        text = scalar(node, path, "a hardware address")
+        if not _MAC.fullmatch(text):
+            message = f"expected a hardware address, got {clip(text)!r}"
+            raise refusal(path, message, node.at)
+        return bytes(int(byte, 16) for byte in re.split("[:-]", text))
+
+    def begins(self, token: str) -> bool:
+        return _BEGINS_MAC.fullmatch(token) is not None

@@ -1,24 +1,38 @@
-"""What every codec can do: bytes of one type to JSON values, and parsed text to bytes."""
+"""What every codec can do: values of one type, from bytes to text and from parsed text to bytes.
+
+Bytes become text a column at a time: the same field of many values at once, so that what is done
+for each value is done in C. A single value is a column of one.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
+import json
+import struct
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
+from typing import Any
 
-from fusefs.text.errors import Refused, refusal
+from fusefs.text.errors import refusal
 from fusefs.text.jsontext import Json
 from fusefs.text.parse import Node, Scalar, Sequence
 
-__all__ = ["Codec", "Json", "PerCpu", "scalar"]
+# What the kernel gives of the same field of many values, as `Codec.code` unpacks it.
+Column = SequenceOf[Any]
+# For each of those, something whose str() is its text.
+Texts = SequenceOf[object]
+# One of the ways to write a column: `Codec.shown`, `Codec.named`.
+Form = Callable[["Codec", Column], Texts]
 
 
 class Codec(ABC):
     """Bytes of one type, to and from values.
 
     `size` is in bytes. `name` is the type in C, for reasons. `shows` is False for a type of which
-    nothing is shown. `weight` bounds the number of scalars that one decode or encode visits, and
-    `depth` is the number of types that are within one another.
-    `takes_sequence` tells the codecs that read arrays. `format` is the type's character in a
-    native `struct` format of standard sizes, where unpacking gives just what `decode` gives.
+    nothing is shown. `weight` bounds the number of scalars that one value has, and `depth` is the
+    number of types that are within one another. `takes_sequence` tells the codecs that read arrays.
     """
 
     size: int
@@ -27,11 +41,27 @@ class Codec(ABC):
     weight: int = 1
     depth: int = 1
     takes_sequence: bool = False
-    format: str = ""
+
+    @property
+    def code(self) -> str:
+        """What a column of these values is unpacked with: a native `struct` code of standard size,
+        an integer's or that of some bytes."""
+        return f"{self.size}s"
 
     @abstractmethod
-    def decode(self, data: bytes) -> Json:
-        """The value of `data`, which is `size` bytes; there is one for any bytes."""
+    def shown(self, column: Column) -> Texts:
+        """The JSON of each value of a column. Any bytes are a value."""
+
+    def named(self, column: Column) -> Texts:
+        """The same for file names: bare where JSON has quotes, see `fusefs.text.names`."""
+        return list(map(str.strip, map(str, self.shown(column)), itertools.repeat('"')))
+
+    def summed(self, column: Column, count: int) -> Texts:
+        """The JSON of each `count` values taken together: numbers are added up, and for what is
+        no number, null unless they are all the same."""
+        texts = list(map(str, self.shown(column)))
+        groups = (texts[at : at + count] for at in range(0, len(texts), count))
+        return [group[0] if len(set(group)) == 1 else "null" for group in groups]
 
     @abstractmethod
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
@@ -45,6 +75,26 @@ class Codec(ABC):
         """Whether the bare `token` can still become a value by adding characters to it."""
         return not token
 
+    @functools.cached_property
+    def mask(self) -> int:
+        """The bits that the text tells, byte 0 of the value being the lowest."""
+        return (1 << self.size * 8) - 1
+
+    def decode(self, data: bytes) -> Json:
+        """The value of `data`, which is `size` bytes, as Python's json module has it."""
+        value: Json = json.loads(str(self.shown(unpacked(self, data))[0]))
+        return value
+
+
+def unpacked(codec: Codec, data: bytes, pad: int = 0) -> Column:
+    """The column of the values that lie in `data` one after the other, `pad` bytes apart."""
+    if not codec.size:
+        return [b""]
+    if pad == 0 and len(codec.code) == 1:
+        return memoryview(data).cast(codec.code).tolist()  # type: ignore[call-overload,no-any-return]
+    rows = struct.iter_unpack(f"={codec.code}{pad}x", data)
+    return list(itertools.chain.from_iterable(rows))
+
 
 def scalar(node: Node, path: str, wanted: str) -> str:
     """The text of a scalar; refuses an array or object where `wanted` belongs."""
@@ -52,62 +102,3 @@ def scalar(node: Node, path: str, wanted: str) -> str:
         return node.text
     got = "an array" if isinstance(node, Sequence) else "an object"
     raise refusal(path, f"expected {wanted}, got {got}", node.at)
-
-
-class PerCpu(Codec):
-    """A value for each of `ncpus` CPUs, each on a multiple of eight bytes, as the kernel copies
-    them (kernel/bpf/hashtab.c, bpf_percpu_hash_copy: round_up(value_size, 8)).
-
-    Shown as an array with an element for each CPU. An array of that length sets each, any other
-    value sets all; where the value is an array itself, an array whose elements are all values is
-    taken for the CPUs'. The bytes between value and stride are zero.
-    """
-
-    takes_sequence = True
-
-    def __init__(self, inner: Codec, ncpus: int) -> None:
-        self.inner = inner
-        self.ncpus = ncpus
-        self.stride = (inner.size + 7) // 8 * 8
-        self.size = self.stride * ncpus
-        self.name = inner.name
-        self.weight = inner.weight * ncpus
-
-    def decode(self, data: bytes) -> Json:
-        return [self.inner.decode(part) for part in self._parts(data)]
-
-    def _parts(self, data: bytes) -> list[bytes]:
-        size = self.inner.size
-        return [data[cpu * self.stride :][:size] for cpu in range(self.ncpus)]
-
-    def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
-        if not isinstance(node, Sequence):
-            return self._encode([node] * self.ncpus, [path] * self.ncpus, old)
-        if len(node.items) != self.ncpus:
-            if self.inner.takes_sequence:
-                return self._encode([node] * self.ncpus, [path] * self.ncpus, old)
-            raise refusal(
-                path,
-                f"expected {self.ncpus} elements, one for each CPU, got {len(node.items)}",
-                node.at,
-            )
-        try:
-            paths = [f"{path}[{cpu}]" for cpu in range(self.ncpus)]
-            return self._encode(list(node.items), paths, old)
-        except Refused as each:
-            if not self.inner.takes_sequence:
-                raise
-            try:
-                return self._encode([node] * self.ncpus, [path] * self.ncpus, old)
-            except Refused:
-                raise each from None
-
-    def _encode(self, nodes: list[Node], paths: list[str], old: bytes) -> bytes:
-        parts = zip(nodes, self._parts(old), paths, strict=True)
-        return b"".join(
-            self.inner.encode(node, part, path).ljust(self.stride, b"\0")
-            for node, part, path in parts
-        )
-
-    def begins(self, token: str) -> bool:
-        return self.inner.begins(token)

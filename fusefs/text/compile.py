@@ -10,8 +10,10 @@ from fusefs.bpf import btf as bpf
 from fusefs.bpf.btf import Btf, BtfError, Kind
 from fusefs.text import floats
 from fusefs.text.addresses import Ipv4, Ipv6
+from fusefs.text.arrays import Array
 from fusefs.text.codec import Codec
-from fusefs.text.composite import Array, Composite, Part, Struct, Union
+from fusefs.text.composite import Composite, Part, Struct, Union
+from fusefs.text.longdouble import LongDouble, layout_of
 from fusefs.text.scalars import Bitfield, Bool, Enumeration, Integer, Number, Pointer
 from fusefs.text.spelling import type_name
 from fusefs.text.strings import CharArray, Raw
@@ -83,7 +85,7 @@ class _Compiler:
             case bpf.Int() as integer:
                 return _integer(integer)
             case bpf.Float(name, size):
-                return floats.Float(name, size) if size in floats.SIZES else Raw(size, name)
+                return _floating(name, size)
             case bpf.Pointer(target):
                 return self._pointer(type_id, target)
             case bpf.Enum(size=size, signed=signed, values=values):
@@ -145,21 +147,30 @@ class _Compiler:
         if isinstance(below, bpf.Int) and isinstance(codec, Bitfield) and not bits:
             first, bits = first + below.offset, below.bits
         if bits:
-            codec = self._bitfield(below, codec, first % 8, bits)
+            part = self._bitfield(member.name, composite.size, below, codec, first, bits)
         elif first % 8:
             raise BtfError(f"{name}: {member.name} is at bit {first}, but is no bitfield")
-        part = Part(member.name, first // 8, codec)
+        else:
+            part = Part(member.name, first // 8, codec)
         if part.end > composite.size:
             raise BtfError(f"{name}: {member.name} ends outside of it")
         return part
 
-    def _bitfield(self, below: bpf.Type, codec: Codec, first: int, bits: int) -> Codec:
+    def _bitfield(
+        self, name: str, size: int, below: bpf.Type, codec: Codec, first: int, bits: int
+    ) -> Part:
+        """The member `bits` bits wide, `first` bits into a struct of `size` bytes."""
         number = codec.number if isinstance(codec, Bitfield) else codec
         if isinstance(below, bpf.Int):  # a bitfield has no byte order, whatever its typedef says
             number = _number(below)
         if not isinstance(number, Number) or bits > number.size * 8:
             raise BtfError(f"a bitfield of {bits} bits in {codec.name}")
-        return Bitfield(number, (first + bits + 7) // 8, first, bits)
+        # Bitfields of one storage unit are read from it together.
+        unit = number.size * 8
+        start = first // unit * unit
+        if first + bits > start + unit or start + unit > size * 8:
+            start, unit = first // 8 * 8, (first % 8 + bits + 7) // 8 * 8
+        return Part(name, start // 8, Bitfield(number, unit // 8, first - start, bits))
 
     def _section(self, section: bpf.DataSection, depth: int) -> Codec:
         parts = []
@@ -189,6 +200,13 @@ def _number(integer: bpf.Int) -> Number:
     if integer.is_bool and integer.size == 1:
         return Bool(integer.name)
     return Integer(integer.name, integer.size, signed=integer.signed)
+
+
+def _floating(name: str, size: int) -> Codec:
+    if size in floats.SIZES:
+        return floats.Float(name, size)
+    layout = layout_of(size)
+    return LongDouble(name, size, layout) if layout else Raw(size, name)
 
 
 def _integer(integer: bpf.Int) -> Codec:

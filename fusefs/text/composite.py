@@ -1,18 +1,23 @@
-"""Codecs for what is made of parts: structs, unions, data sections, arrays."""
+"""Codecs for what is made of parts: structs, unions, data sections."""
 
 from __future__ import annotations
 
-import struct
+import functools
 from abc import abstractmethod
-from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
-from fusefs.text.codec import Codec, Json, scalar
+from fusefs.text.codec import Codec, Column, Form, Texts, scalar
+from fusefs.text.columns import Cell, Layout
 from fusefs.text.errors import clip, refusal
+from fusefs.text.escaping import escape
+from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Mapping, Node, Sequence
 
 _LISTED = 8  # field names in a reason
+# Fields of a struct within a struct are taken out together with its parent's, up to so many: a
+# hostile type may have as many as there are paths through it.
+_FLAT = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +50,34 @@ class Part:
         data[self.offset : self.end] = self.codec.encode(node, old, where)
 
 
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """Fields of a struct, and what is between them in JSON and in file names: `%s` stands for each
+    field, in the same order."""
+
+    cells: list[Cell]
+    json: list[str]
+    bare: list[str]
+
+    def take(self, offset: int, inner: _Flat, json: str = "", bare: str = "") -> None:
+        """Take in the fields of a struct at `offset`, as a member of these names if it has one."""
+        self.cells.extend((offset + at, codec) for at, codec in inner.cells)
+        if json:
+            self.json.append(f"{json}: {{{', '.join(inner.json)}}}")
+            self.bare.append(f"{bare}={{{','.join(inner.bare)}}}")
+        else:
+            self.json.extend(inner.json)
+            self.bare.extend(inner.bare)
+
+
+def _shown(codec: Codec, column: Column) -> Texts:
+    return codec.shown(column)
+
+
+def _named(codec: Codec, column: Column) -> Texts:
+    return codec.named(column)
+
+
 class Composite(Codec):
     """A struct or union: named parts, shown as an object.
 
@@ -72,17 +105,51 @@ class Composite(Codec):
             return part.codec.member(name)
         return part.codec if part is not None else None
 
-    def split(self, data: bytes) -> Iterator[tuple[str, Codec, bytes]]:
-        """The name, codec and bytes of each member."""
+    @functools.cached_property
+    def mask(self) -> int:
+        mask = 0
         for part in self.parts:
-            own = data[part.offset : part.end]
-            if not part.name and isinstance(part.codec, Composite):
-                yield from part.codec.split(own)
-            else:
-                yield part.name, part.codec, own
+            mask |= part.codec.mask << part.offset * 8
+        return mask
 
-    def decode(self, data: bytes) -> dict[str, Json]:
-        return {name: codec.decode(own) for name, codec, own in self.split(data)}
+    @functools.cached_property
+    def _flat(self) -> _Flat:
+        """The fields in order, those of structs within it among them."""
+        flat = _Flat([], [], [])
+        for part in self.parts:
+            inner = part.codec._flat if isinstance(part.codec, Composite) else None
+            name = to_json(part.name).replace("%", "%%"), escape(part.name).replace("%", "%%")
+            if inner and not part.name:
+                flat.take(part.offset, inner)
+            elif inner and len(flat.cells) + len(inner.cells) <= _FLAT:
+                flat.take(part.offset, inner, *name)
+            else:
+                flat.cells.append((part.offset, part.codec))
+                flat.json.append(f"{name[0]}: %s")
+                flat.bare.append(f"{name[1]}=%s")
+        return flat
+
+    @functools.cached_property
+    def _layout(self) -> Layout:
+        return Layout(self.size, self._flat.cells)
+
+    def _texts(self, column: Column, form: Form, template: str) -> Texts:
+        if not self.shows:
+            return [template] * len(column)
+        columns = self._layout.texts(b"".join(column), form)
+        return list(map(template.__mod__, zip(*columns, strict=True)))
+
+    def shown(self, column: Column) -> Texts:
+        return self._texts(column, _shown, f"{{{', '.join(self._flat.json)}}}")
+
+    def summed(self, column: Column, count: int) -> Texts:
+        template = f"{{{', '.join(self._flat.json)}}}"
+        if not self.shows:
+            return [template] * (len(column) // count)
+        return self._texts(column, lambda codec, cell: codec.summed(cell, count), template)
+
+    def named(self, column: Column) -> Texts:
+        return self._texts(column, _named, f"{{{','.join(self._flat.bare)}}}")
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         if isinstance(node, Mapping):
@@ -120,25 +187,6 @@ class Composite(Codec):
 
 class Struct(Composite):
     """A struct or data section. Members that are left out keep their bytes."""
-
-    def __init__(self, name: str, size: int, parts: SequenceOf[Part]) -> None:
-        super().__init__(name, size, parts)
-        self._plain = self._plain_format()
-
-    def _plain_format(self) -> struct.Struct | None:
-        """The format that unpacks all parts at once, where there is one."""
-        layout, end = "=", 0
-        for part in self.parts:
-            if not part.codec.format or not part.name or part.offset < end:
-                return None
-            layout += f"{part.offset - end}x{part.codec.format}"
-            end = part.end
-        return struct.Struct(f"{layout}{self.size - end}x")
-
-    def decode(self, data: bytes) -> dict[str, Json]:
-        if self._plain:
-            return dict(zip(self._owners, self._plain.unpack(data), strict=True))
-        return super().decode(data)
 
     def _apply(self, assigned: list[tuple[Part, Node]], node: Node, old: bytes, path: str) -> bytes:
         data = bytearray(old)
@@ -178,44 +226,3 @@ class Union(Composite):
         data = bytearray(old)
         part.apply(value, data, path)
         return data != old
-
-
-class Array(Codec):
-    """`count` elements, shown as an array; as an empty one when nothing of an element is shown."""
-
-    takes_sequence = True
-
-    def __init__(self, element: Codec, count: int, name: str) -> None:
-        self.element = element
-        self.count = count if element.shows else 0
-        self.name = name
-        self.size = element.size * count
-        self.shows = self.count > 0
-        self.weight = 1 + self.count * element.weight
-        self.depth = 1 + element.depth
-        self._plain = struct.Struct(f"={count}{element.format}") if element.format else None
-
-    def split(self, data: bytes) -> list[bytes]:
-        """The bytes of each element that is shown."""
-        size = self.element.size
-        return [data[at : at + size] for at in range(0, self.count * size, size or 1)]
-
-    def decode(self, data: bytes) -> list[Json]:
-        if self._plain:
-            return list(self._plain.unpack(data))
-        return [self.element.decode(item) for item in self.split(data)]
-
-    def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
-        if not isinstance(node, Sequence):
-            got = "an object" if isinstance(node, Mapping) else repr(clip(node.text))
-            raise refusal(path, f"expected an array for {self.name}, got {got}", node.at)
-        if len(node.items) != self.count:
-            message = f"expected {self.count} elements, got {len(node.items)}"
-            raise refusal(path, message, node.at)
-        if not self.count:
-            return old
-        pairs = zip(node.items, self.split(old), strict=True)
-        return b"".join(
-            self.element.encode(item, part, f"{path}[{index}]")
-            for index, (item, part) in enumerate(pairs)
-        )

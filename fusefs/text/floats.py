@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import struct
 import sys
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 
-from fusefs.text.codec import Codec, Json, scalar
+from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
 from fusefs.text.parse import Node
+from fusefs.text.scalars import CODES
 
 # struct format, bits of the fraction, and decimal digits: those that any number of them survives
 # in, and those that keep any value (IEEE 754).
@@ -32,56 +35,97 @@ class Float(Codec):
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        code, self._fraction, self._fewest, self._most = _KINDS[size]
-        self._struct = struct.Struct("=" + code)
+        self._code, self._fraction, self._fewest, self._most = _KINDS[size]
         self._infinity = (1 << size * 8 - 1) - (1 << self._fraction)
         self._nan = self._infinity | 1 << self._fraction - 1
 
-    def decode(self, data: bytes) -> Json:
-        bits = int.from_bytes(data, sys.byteorder)
-        magnitude = bits & ~(1 << self.size * 8 - 1)
-        if magnitude > self._infinity:
-            return "nan" if bits == self._nan else f"0x{bits:0{self.size * 2}x}"
-        if magnitude == self._infinity:
-            return "inf" if bits == magnitude else "-inf"
-        value: float = self._struct.unpack(data)[0]
-        return value if self.size == 8 else self._shortest(value)
+    @property
+    def code(self) -> str:
+        return CODES[self.size]  # as bits: a NaN does not keep its own on its way through a float
 
-    def _shortest(self, value: float) -> float:
-        data = self._struct.pack(value)
+    def shown(self, column: Column) -> Texts:
+        floats = self._floats(column)
+        if self.size < 8:
+            floats = self._shortest(column, floats)
+        # A float minus itself is zero, unless it is infinite or none.
+        return [
+            number if number - number == 0 else self._odd(bits)
+            for bits, number in zip(column, floats, strict=True)
+        ]
+
+    def summed(self, column: Column, count: int) -> Texts:
+        floats = self._floats(column)
+        totals = [sum(floats[at : at + count]) for at in range(0, len(floats), count)]
+        return [f'"{total}"' if total - total else total for total in totals]
+
+    def _floats(self, column: Column) -> Sequence[float]:
+        length = len(column)
+        return struct.unpack(
+            f"={length}{self._code}", struct.pack(f"={length}{self.code}", *column)
+        )
+
+    def _odd(self, bits: int) -> str:
+        magnitude = bits & ~(1 << self.size * 8 - 1)
+        if magnitude == self._infinity:
+            return '"inf"' if bits == magnitude else '"-inf"'
+        return '"nan"' if bits == self._nan else f'"0x{bits:0{self.size * 2}x}"'
+
+    def _shortest(self, column: Column, floats: Sequence[float]) -> Sequence[float]:
+        """For each finite one the number with the fewest digits that has the same bits."""
+        found = list(floats)
+        left = [at for at, number in enumerate(floats) if number - number == 0]
         for digits in range(self._fewest, self._most):
-            short = float(f"{value:.{digits}g}")
-            try:
-                if self._struct.pack(short) == data:
-                    return short
-            except OverflowError:  # the largest values, rounded up
-                continue
-        return value
+            shorter = [float(f"{floats[at]:.{digits}g}") for at in left]
+            layout = f"={len(left)}{{}}"
+            packed = struct.pack(layout.format(self._code), *shorter)
+            back = struct.unpack(layout.format(self.code), packed)
+            pairs = list(zip(left, shorter, back, strict=True))
+            for at, number, bits in pairs:
+                if bits == column[at]:
+                    found[at] = number
+            left = [at for at, _number, bits in pairs if bits != column[at]]
+        return found
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         text = scalar(node, path, self.name)
         if re.fullmatch(f"0[xX][0-9a-fA-F]{{{self.size * 2}}}", text):
             return int(text, 16).to_bytes(self.size, sys.byteorder)
-        if len(text) > _MAX_LENGTH or not _NUMBER.fullmatch(text):
+        number = to_number(text)
+        if number is None:
             raise refusal(path, f"expected a number ({self.name}), got {clip(text)!r}", node.at)
-        if text.lower() == "nan":
+        if number.is_nan():
             return self._nan.to_bytes(self.size, sys.byteorder)
         value = float(text)
-        infinite = value in (float("inf"), float("-inf"))
         try:
-            if infinite and "inf" not in text.lower():
+            if value - value and not number.is_infinite():
                 raise OverflowError
-            return self._struct.pack(value)
+            return struct.pack(f"={self._code}", value)
         except OverflowError:
             raise refusal(path, f"{clip(text)} is out of range for {self.name}", node.at) from None
 
     def begins(self, token: str) -> bool:
-        if len(token) > _MAX_LENGTH:
-            return False
-        unsigned = token.lower().removeprefix("-").removeprefix("+")
-        return (
-            _BEGINS_NUMBER.fullmatch(token) is not None
-            or "infinity".startswith(unsigned)
-            or "nan".startswith(unsigned)
-            or re.fullmatch(f"0[xX][0-9a-fA-F]{{0,{self.size * 2}}}", token) is not None
-        )
+        return begins_number(token, self.size * 2)
+
+
+def to_number(text: str) -> Decimal | None:
+    """The number that `text` spells: decimal, with an exponent or not, inf, or nan. None when it
+    spells none."""
+    if len(text) > _MAX_LENGTH or not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent beyond all bounds
+        return Decimal(0) if "e-" in text.lower() else Decimal("1e99999")
+
+
+def begins_number(token: str, digits: int) -> bool:
+    """Whether `token` begins a number, or so many hexadecimal digits after 0x."""
+    if len(token) > _MAX_LENGTH:
+        return False
+    unsigned = token.lower().removeprefix("-").removeprefix("+")
+    return (
+        _BEGINS_NUMBER.fullmatch(token) is not None
+        or "infinity".startswith(unsigned)
+        or "nan".startswith(unsigned)
+        or re.fullmatch(f"0[xX][0-9a-fA-F]{{0,{digits}}}", token) is not None
+    )

@@ -19,14 +19,15 @@ So a key's name is read back as that key, whatever its bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fnmatch import translate
 
-from fusefs.text.codec import Codec, Json
-from fusefs.text.composite import Array, Composite
+from fusefs.text.arrays import Array
+from fusefs.text.codec import Codec, unpacked
+from fusefs.text.composite import Composite
 from fusefs.text.errors import Incomplete, Refused, clip
-from fusefs.text.jsontext import CONTROLS, to_json
+from fusefs.text.escaping import percent, unescape
 from fusefs.text.parse import MAX_DEPTH, Mapping, Node, Scalar, Sequence, parse
-from fusefs.text.scalars import Integer
 from fusefs.text.strings import CharArray
 
 # What tools call the files that they make beside the one they save, as shell patterns: hidden
@@ -36,8 +37,6 @@ SCRATCH = (".*", "*~", "#*#", "sed??????", "XX??????", "tmp????????")
 RAW = "raw="
 
 _SCRATCH = re.compile("|".join(translate(pattern) for pattern in SCRATCH))
-_UNFIT = re.compile(f"[{CONTROLS}%/=,{{}}\\[\\]\ud800-\udfff]")
-_ESCAPE = re.compile(rb"%([0-9a-fA-F]{2})?")
 _LEAF = re.compile(r"[^=,{}\[\]]*+")
 
 
@@ -47,20 +46,29 @@ def looks_scratch(name: str) -> bool:
 
 
 def to_name(codec: Codec, data: bytes) -> str:
-    """The file name of the key `data`, which is `codec.size` bytes.
+    """The file name of the key `data`, which is `codec.size` bytes; see `to_names`."""
+    return next(to_names(codec, data))
+
+
+def to_names(codec: Codec, keys: bytes) -> Iterator[str]:
+    """The file names of the keys that lie in `keys` one after the other.
 
     Never empty, "." or "..", and without "/", NUL and control characters, but perhaps longer than
     the 255 bytes that a file system takes. Different keys have different names.
     """
-    if isinstance(codec, Integer):  # by far the most common key, and beyond doubt
-        return str(codec.decode(data))
-    name = _presentable(_spell(codec, data, outermost=True))
-    try:
-        if name and from_name(codec, name) == data:
-            return name
-    except Refused:
-        pass
-    return RAW + data.hex()
+    spelled = map(str, codec.named(unpacked(codec, keys)))
+    size, hidden = codec.size, ~codec.mask & (1 << codec.size * 8) - 1
+    for number, name in enumerate(spelled):
+        bare = name[1:-1] if isinstance(codec, Composite) else name
+        if not bare or (hidden and _bits(codec, keys, number) & hidden):
+            yield RAW + keys[number * size :][:size].hex()
+        else:
+            yield _presentable(bare)
+
+
+def _bits(codec: Codec, keys: bytes, number: int) -> int:
+    """The bits of a key, as `Codec.mask` counts them."""
+    return int.from_bytes(keys[number * codec.size :][: codec.size], "little")
 
 
 def from_name(codec: Codec, name: str) -> bytes:
@@ -75,46 +83,19 @@ def from_name(codec: Codec, name: str) -> bytes:
     if isinstance(codec, Composite | Array):
         # What a name leaves out stays as it was, so it differs between these two.
         other = codec.encode(node, b"\xff" * codec.size)
-        missing = _difference(codec.decode(key), codec.decode(other), "")
-        if missing is not None:
+        differing = int.from_bytes(key, "little") ^ int.from_bytes(other, "little")
+        if missing := _first_of(codec, differing & codec.mask):
             raise Refused(f"a key needs all of its fields, and {missing} is left out")
     return key
-
-
-# From a key to its name.
-
-
-def _spell(codec: Codec, data: bytes, *, outermost: bool = False) -> str:
-    match codec:
-        case CharArray():
-            text = (data.rstrip(b"\0") or b"\0").decode("utf-8", "surrogateescape")
-            return _escape(text)
-        case Composite():
-            text = ",".join(
-                f"{_escape(name)}={_spell(part, own)}" for name, part, own in codec.split(data)
-            )
-            return text if outermost else f"{{{text}}}"
-        case Array():
-            return f"[{','.join(_spell(codec.element, item) for item in codec.split(data))}]"
-    value = codec.decode(data)
-    return _escape(value) if isinstance(value, str) else to_json(value)
-
-
-def _escape(text: str) -> str:
-    return _UNFIT.sub(lambda match: _percent(match[0]), text)
-
-
-def _percent(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def _presentable(name: str) -> str:
     """`name` with an escape where it would pass for a scratch name, or for a raw one."""
     if name.startswith(RAW):
-        name = _percent(name[0]) + name[1:]
+        name = percent(name[0]) + name[1:]
     while looks_scratch(name):
         at = len(name) - 1 if name.endswith("~") else 0
-        name = name[:at] + _percent(name[at]) + name[at + 1 :]
+        name = name[:at] + percent(name[at]) + name[at + 1 :]
     return name
 
 
@@ -201,7 +182,7 @@ class _Reader:
 
     def member(self, depth: int) -> tuple[str, int, Node]:
         at = self.at
-        name = _unescape(self.leaf().strip(), at).decode("utf-8", "surrogateescape")
+        name = unescape(self.leaf().strip(), at).decode("utf-8", "surrogateescape")
         if self.next() != "=":
             raise Refused(f"no '=' after the field name {clip(name)!r}", self.at)
         self.at += 1
@@ -224,7 +205,7 @@ def _typed(codec: Codec | None, node: Node) -> Node:
     numbers."""
     match codec, node:
         case CharArray(), Scalar(at, text):
-            data = _unescape(text, at).rstrip(b"\0")
+            data = unescape(text, at).rstrip(b"\0")
             if len(data) > codec.size:  # which the codec has the words for
                 return Scalar(at, data.decode("utf-8", "replace"), quoted=True)
             padded = data.ljust(codec.size, b"\0")
@@ -237,33 +218,26 @@ def _typed(codec: Codec | None, node: Node) -> Node:
         case _, Sequence(at, items):
             return Sequence(at, tuple(_typed(None, item) for item in items))
         case _, Scalar(at, text):
-            plain = _unescape(text.strip(), at).decode("utf-8", "surrogateescape")
+            plain = unescape(text.strip(), at).decode("utf-8", "surrogateescape")
             quoted = len(plain) > 1 and plain[0] == plain[-1] == '"'
             return Scalar(at, plain[1:-1] if quoted else plain, quoted)
     return node
 
 
-def _unescape(text: str, at: int) -> bytes:
-    def byte(match: re.Match[bytes]) -> bytes:
-        if not match[1]:
-            raise Refused("'%' is not followed by two hexadecimal digits", at)
-        return bytes.fromhex(match[1].decode())
-
-    try:
-        return _ESCAPE.sub(byte, text.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        raise Refused("the name is not UTF-8", at) from None
-
-
-def _difference(one: Json, other: Json, path: str) -> str | None:
-    """The path of the first part in which two values of one type differ."""
-    match one, other:
-        case dict(), dict():
-            pairs = [(f"{path}.{key}" if path else key, one[key], other[key]) for key in one]
-        case [dict() | list(), *_], [dict() | list(), *_]:
-            both = enumerate(zip(one, other, strict=True))
-            pairs = [(f"{path}[{index}]", a, b) for index, (a, b) in both]
+def _first_of(codec: Codec, bits: int, path: str = "") -> str:
+    """The path of the first part that has one of `bits`, as `Codec.mask` counts them."""
+    if not bits:
+        return ""
+    match codec:
+        case Composite():
+            parts = [(part.offset, part.codec, part.name) for part in codec.parts]
+        case Array():
+            size = codec.element.size
+            parts = [(n * size, codec.element, f"[{n}]") for n in range(codec.count)]
         case _:
-            return path if one != other else None
-    found = (_difference(a, b, where) for where, a, b in pairs)
-    return next((where for where in found if where is not None), None)
+            return path
+    for offset, part, name in parts:
+        where = f"{path}.{name}" if path and name[:1] not in ("", "[") else path + name
+        if found := _first_of(part, bits >> offset * 8 & part.mask, where):
+            return found
+    return path

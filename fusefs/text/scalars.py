@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
+import struct
 import sys
-from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
-from fusefs.text.codec import Codec, Json, scalar
+from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
+from fusefs.text.escaping import escape
+from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Node
 
 # Names of an enumeration that a reason lists.
@@ -20,7 +23,9 @@ _MAX_DIGITS = 400
 
 _INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+)")
 _BEGINS_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]*|0[bB][01]*|0[oO][0-7]*|[0-9]*)")
-_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+# `struct` codes of unsigned integers, by their size; the signed ones are in lower case.
+CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_ORDERS = {"little": "<", "big": ">"}
 
 ByteOrder = Literal["little", "big"]
 
@@ -64,7 +69,6 @@ class Number(Codec):
         """The same kind of number, of fewer bits."""
         narrow = copy.copy(self)
         narrow.name = f"{self.name}:{bits}"
-        narrow.format = ""
         narrow._set_bits(bits)
         return narrow
 
@@ -73,9 +77,34 @@ class Number(Codec):
         """What belongs here, for reasons."""
         return f"an integer ({self.name})"
 
-    @abstractmethod
-    def show(self, value: int) -> Json:
-        """The integer as it is shown."""
+    @property
+    def code(self) -> str:
+        if self.order != sys.byteorder or self.size not in CODES:
+            return super().code
+        return CODES[self.size].lower() if self.signed else CODES[self.size]
+
+    def numbers(self, column: Column) -> Sequence[int]:
+        """The integers of a column."""
+        if len(self.code) == 1:
+            return column
+        if self.size in CODES:
+            code = CODES[self.size].lower() if self.signed else CODES[self.size]
+            return struct.unpack(f"{_ORDERS[self.order]}{len(column)}{code}", b"".join(column))
+        return [int.from_bytes(item, self.order, signed=self.signed) for item in column]
+
+    def spelled(self, numbers: Sequence[int]) -> Texts:
+        """The JSON of each number."""
+        return numbers
+
+    def spelled_bare(self, numbers: Sequence[int]) -> Texts:
+        """The text of each number in a file name."""
+        return self.spelled(numbers)
+
+    def shown(self, column: Column) -> Texts:
+        return self.spelled(self.numbers(column))
+
+    def named(self, column: Column) -> Texts:
+        return self.spelled_bare(self.numbers(column))
 
     def read(self, node: Node, path: str) -> int:
         """The integer that `node` gives, in range. Raises `Refused`."""
@@ -92,9 +121,6 @@ class Number(Codec):
             raise refusal(path, message, node.at)
         return value
 
-    def decode(self, data: bytes) -> Json:
-        return self.show(int.from_bytes(data, self.order, signed=self.signed))
-
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         return self.read(node, path).to_bytes(self.size, self.order, signed=self.signed)
 
@@ -105,26 +131,21 @@ class Number(Codec):
 class Integer(Number):
     """An integer, shown as a number."""
 
-    def __init__(
-        self, name: str, size: int, *, signed: bool, order: ByteOrder = sys.byteorder
-    ) -> None:
-        super().__init__(name, size, signed=signed, order=order)
-        if order == sys.byteorder:
-            code = _FORMATS.get(size, "")
-            self.format = code.lower() if signed else code
-
-    def show(self, value: int) -> int:
-        return value
+    def summed(self, column: Column, count: int) -> Texts:
+        return sums(self.numbers(column), count)
 
 
 class Pointer(Number):
-    """A pointer, shown as a hexadecimal string."""
+    """A pointer, or another number that is best read so, shown as a hexadecimal string."""
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name, size, signed=False)
 
-    def show(self, value: int) -> str:
-        return f"{value:#x}"
+    def spelled(self, numbers: Sequence[int]) -> Texts:
+        return [f'"{number:#x}"' for number in numbers]
+
+    def spelled_bare(self, numbers: Sequence[int]) -> Texts:
+        return [f"{number:#x}" for number in numbers]
 
 
 class Bool(Number):
@@ -133,18 +154,19 @@ class Bool(Number):
     def __init__(self, name: str) -> None:
         super().__init__(name, 1, signed=False)
 
-    def show(self, value: int) -> bool | int:
-        return bool(value) if value <= 1 else value
+    def spelled(self, numbers: Sequence[int]) -> Texts:
+        return named_or_number(_BOOLS, numbers)
 
     def read(self, node: Node, path: str) -> int:
         text = scalar(node, path, self.name)
-        return ("false", "true").index(text) if text in _WORDS else super().read(node, path)
+        return _WORDS.index(text) if text in _WORDS else super().read(node, path)
 
     def begins(self, token: str) -> bool:
         return any(word.startswith(token) for word in _WORDS) or super().begins(token)
 
 
 _WORDS = ("false", "true")
+_BOOLS = dict(enumerate(_WORDS))
 
 
 class Enumeration(Number):
@@ -155,13 +177,15 @@ class Enumeration(Number):
     ) -> None:
         super().__init__(name, size, signed=signed)
         self._values: dict[str, int] = {}
-        self._names: dict[int, str] = {}
+        names: dict[int, str] = {}
         for label, value in values:
             # A name that reads as a number, or comes twice, would not find its value again.
             if not label or to_integer(label) is not None or label in self._values:
                 continue
             self._values[label] = self._wrapped(value)
-            self._names.setdefault(self._wrapped(value), label)
+            names.setdefault(self._wrapped(value), label)
+        self._quoted = {value: to_json(label) for value, label in names.items()}
+        self._bare = {value: escape(label) for value, label in names.items()}
 
     @property
     def wanted(self) -> str:
@@ -174,8 +198,11 @@ class Enumeration(Number):
         value &= (1 << self.size * 8) - 1
         return value - (1 << self.size * 8) if value > self.high else value
 
-    def show(self, value: int) -> str | int:
-        return self._names.get(value, value)
+    def spelled(self, numbers: Sequence[int]) -> Texts:
+        return named_or_number(self._quoted, numbers)
+
+    def spelled_bare(self, numbers: Sequence[int]) -> Texts:
+        return named_or_number(self._bare, numbers)
 
     def read(self, node: Node, path: str) -> int:
         text = scalar(node, path, self.name)
@@ -199,19 +226,53 @@ class Bitfield(Codec):
         self.number = number.narrowed(bits)
         self.name = self.number.name
         self.size = size
+        self.first = first
         self._shift = first if sys.byteorder == "little" else size * 8 - first - bits
-        self._mask = (1 << bits) - 1
+        self._ones = (1 << bits) - 1
 
-    def decode(self, data: bytes) -> Json:
-        value = int.from_bytes(data, sys.byteorder) >> self._shift & self._mask
-        if value > self.number.high:
-            value -= self._mask + 1
-        return self.number.show(value)
+    @property
+    def code(self) -> str:
+        return CODES.get(self.size, super().code)
+
+    @functools.cached_property
+    def mask(self) -> int:
+        told = (self._ones << self._shift).to_bytes(self.size, sys.byteorder)
+        return int.from_bytes(told, "little")
+
+    def _numbers(self, column: Column) -> Sequence[int]:
+        if len(self.code) > 1:
+            column = [int.from_bytes(item, sys.byteorder) for item in column]
+        shift, ones = self._shift, self._ones
+        if self.number.signed:
+            sign = (ones + 1) >> 1
+            return [((item >> shift & ones) ^ sign) - sign for item in column]
+        return [item >> shift & ones for item in column]
+
+    def shown(self, column: Column) -> Texts:
+        return self.number.spelled(self._numbers(column))
+
+    def named(self, column: Column) -> Texts:
+        return self.number.spelled_bare(self._numbers(column))
+
+    def summed(self, column: Column, count: int) -> Texts:
+        if isinstance(self.number, Integer):
+            return sums(self._numbers(column), count)
+        return super().summed(column, count)
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
-        value = self.number.read(node, path) & self._mask
-        others = int.from_bytes(old, sys.byteorder) & ~(self._mask << self._shift)
+        value = self.number.read(node, path) & self._ones
+        others = int.from_bytes(old, sys.byteorder) & ~(self._ones << self._shift)
         return (others | value << self._shift).to_bytes(self.size, sys.byteorder)
 
     def begins(self, token: str) -> bool:
         return self.number.begins(token)
+
+
+def named_or_number(names: Mapping[int, str], numbers: Sequence[int]) -> Texts:
+    """The name of each number, or itself where it has none."""
+    return list(map(names.get, numbers, numbers))
+
+
+def sums(numbers: Sequence[int], count: int) -> Texts:
+    """The sum of each `count` numbers."""
+    return [sum(numbers[at : at + count]) for at in range(0, len(numbers), count)]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 
-from fusefs.text.codec import Codec, Json, scalar
+from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
+from fusefs.text.escaping import escape
+from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Node, Sequence
 from fusefs.text.scalars import begins_integer, to_integer
 
 _BEGINS_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[ \t]*)*[0-9a-fA-F]?")
 _INTEGER_SIZES = (1, 2, 4, 8)
+# Bytes that stand for themselves in JSON: printable ASCII without the quote and the backslash. NUL
+# is what `CharArray` puts between texts.
+_PLAIN = bytes({0, *range(0x20, 0x7F)} - set(b'"\\'))
 
 
 class CharArray(Codec):
@@ -29,14 +35,20 @@ class CharArray(Codec):
         self.name = f"char[{size}]"
         self.shows = size > 0
 
-    def decode(self, data: bytes) -> Json:
-        text = data.rstrip(b"\0")
-        if b"\0" not in text:
-            try:
-                return text.decode()
-            except UnicodeDecodeError:
-                pass
-        return list(data)
+    def shown(self, column: Column) -> Texts:
+        texts = list(map(bytes.rstrip, column, itertools.repeat(b"\0")))
+        # Nearly always all of them are plain words, and then they can be quoted all at once.
+        joined = b"\0".join(texts)
+        if not joined.translate(None, _PLAIN) and joined.count(b"\0") == len(texts) - 1:
+            return f'"{joined.decode()}"'.replace("\0", '"\0"').split("\0")
+        return [_quoted(text, whole) for text, whole in zip(texts, column, strict=True)]
+
+    def named(self, column: Column) -> Texts:
+        # Of bytes without any text the name says one: no name is empty.
+        return [
+            escape((item.rstrip(b"\0") or b"\0").decode("utf-8", "surrogateescape"))
+            for item in column
+        ]
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         if isinstance(node, Sequence):
@@ -71,6 +83,16 @@ class CharArray(Codec):
         return len(token.encode()) <= self.size and "\0" not in token
 
 
+def _quoted(text: bytes, whole: bytes) -> str:
+    """The JSON of `whole` bytes, whose text without the NULs at the end is `text`."""
+    if b"\0" not in text:
+        try:
+            return to_json(text.decode())
+        except UnicodeDecodeError:
+            pass
+    return to_json(list(whole))
+
+
 class Raw(Codec):
     """Bytes without a type, shown as two lowercase hexadecimal digits a byte, in memory order.
 
@@ -82,12 +104,13 @@ class Raw(Codec):
 
     def __init__(self, size: int, name: str = "") -> None:
         self.size = size
+        self.shows = size > 0
         self.name = name or f"{size} bytes"
         self._low = -(1 << size * 8 - 1) if size in _INTEGER_SIZES else 0
         self._high = (1 << size * 8) - 1 if size in _INTEGER_SIZES else -1
 
-    def decode(self, data: bytes) -> str:
-        return data.hex()
+    def shown(self, column: Column) -> Texts:
+        return [f'"{item.hex()}"' for item in column]
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         text = scalar(node, path, self._wanted())

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from fusefs.text.codec import Codec
+from collections.abc import Iterator
+
+from fusefs.text.codec import Codec, unpacked
 from fusefs.text.errors import Incomplete, refusal
-from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Scalar, parse
 
 
 def to_text(codec: Codec, data: bytes) -> str:
     """`data` as one line of JSON, with its newline."""
-    return to_json(codec.decode(data)) + "\n"
+    return f"{codec.shown(unpacked(codec, data))[0]}\n"
+
+
+def to_lines(key: Codec, value: Codec, keys: bytes, values: bytes) -> Iterator[str]:
+    """A line of JSON, `{"key": ..., "value": ...}` and a newline, for each of the `keys` and
+    `values` that lie one after the other."""
+    pairs = zip(key.shown(unpacked(key, keys)), value.shown(unpacked(value, values)), strict=True)
+    return map('{"key": %s, "value": %s}\n'.__mod__, pairs)
 
 
 def from_text(codec: Codec, text: str, old: bytes) -> bytes:

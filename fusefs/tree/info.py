@@ -12,8 +12,7 @@ from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
-from fusefs.text.codec import Json
-from fusefs.text.jsontext import to_json
+from fusefs.text.jsontext import Json, to_json
 from fusefs.tree.files import TextFile
 from fusefs.tree.map_view import Found, MapView
 

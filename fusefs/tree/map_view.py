@@ -10,7 +10,8 @@ from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cpus import possible_cpus
 from fusefs.bpf.map import Map
-from fusefs.text.codec import Codec, PerCpu
+from fusefs.text.arrays import PerCpu
+from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.tree.map_types import KEYED, Traits
 from fusefs.tree.node import FRESH

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.map import Map
-from fusefs.text.jsontext import to_json
+from fusefs.text.value import to_lines
 from fusefs.tree.files import StreamFile
 from fusefs.tree.map_view import MapView
 from fusefs.tree.subject import Subject
@@ -29,12 +28,8 @@ class EntriesJsonl(StreamFile):
         assert isinstance(obj, Map)  # only maps are given this file
         view = self._view
         for batch in obj.batches():
-            lines = (
-                to_json({"key": view.key.decode(key), "value": view.value.decode(value)}) + "\n"
-                for key, value in batch.pairs(view.key_size, view.stride)
-            )
-            while piece := "".join(itertools.islice(lines, _LINES)):
-                yield piece.encode()
+            for keys, values in batch.pieces(view.key_size, view.stride, _LINES):
+                yield "".join(to_lines(view.key, view.value, keys, values)).encode()
 
 
 class Count(StreamFile):

@@ -9,7 +9,8 @@ from btf_strategies import Member
 
 from fusefs.bpf.btf import Btf, Kind
 from fusefs.bpf.btf_build import BtfBuilder
-from fusefs.text.codec import Codec, PerCpu
+from fusefs.text.arrays import PerCpu
+from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec
 from fusefs.text.errors import Refused
 from fusefs.text.scalars import Integer

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusefs.bpf.btf import BtfError, kernel_btf
-from fusefs.text.codec import Codec, PerCpu
+from fusefs.text.arrays import PerCpu
+from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec
 from fusefs.text.errors import Incomplete, Refused
 from fusefs.text.names import from_name, looks_scratch, to_name

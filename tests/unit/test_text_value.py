@@ -9,7 +9,8 @@ import pytest
 
 from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_build import BtfBuilder
-from fusefs.text.codec import Codec, PerCpu
+from fusefs.text.arrays import PerCpu
+from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec
 from fusefs.text.errors import Incomplete, Refused
 from fusefs.text.scalars import Integer
