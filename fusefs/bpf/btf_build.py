@@ -133,6 +133,10 @@ class BtfBuilder:
         """A global variable; `linkage` as for a function."""
         return self._add(Kind.VAR, name, type_id, [linkage])
 
+    def decl_tag(self, name: str, target: int, component: int = -1) -> int:
+        """A tag on the declaration `target`, or on its member or parameter `component`."""
+        return self._add(Kind.DECL_TAG, name, target, [component])
+
     def data_section(self, name: str, size: int, variables: Sequence[tuple[int, int, int]]) -> int:
         """A data section of (type id of a variable, byte offset, byte size)."""
         body = [word for variable in variables for word in variable]
