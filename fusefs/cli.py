@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from fusefs import __version__
 from fusefs.background import run_in_background
+from fusefs.configuration import DEFAULT_FILE, ConfigurationError, read_formats
 from fusefs.mount import (
     MountError,
     check_answer,
@@ -21,7 +22,7 @@ from fusefs.mount import (
     prepare_mountpoint,
     serve,
 )
-from fusefs.options import TYPE, UnknownOptionError, fuse_options
+from fusefs.options import TYPE, UnknownOptionError, split_options
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
 _SYSLOG = "/dev/log"
@@ -33,7 +34,9 @@ Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
 ({DEFAULT_SOURCE} unless it is given) as directories of readable text.
 
   -o OPTIONS   mount options, separated by commas: ro, allow_other, fsname=NAME
-               and the others of mount.fuse3(8)
+               and the others of mount.fuse3(8);
+               config=FILE: formats of keys and values, instead of
+               {DEFAULT_FILE}
   -f           stay in the foreground, and log to standard error
   -d           log each request; implies -f
   --version    say the version
@@ -88,9 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(2, f"{wanted}; see '{TYPE} --help'")
     source, mountpoint = paths if len(paths) == 2 else (DEFAULT_SOURCE, paths[0])
     try:
-        options = fuse_options(given.options, source)
+        options, own = split_options(given.options, source)
     except UnknownOptionError as error:
         _fail(2, str(error))
+    try:
+        formats = read_formats(own.get("config"))
+    except ConfigurationError as error:
+        _fail(1, str(error))
     mountpoint = os.path.realpath(mountpoint)
     foreground = given.foreground or given.debug
     _log_to(logging.StreamHandler() if foreground else _syslog(), given.debug)
@@ -98,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_privilege()
         directory = open_source(source)
         prepare_mountpoint(mountpoint, directory)
-        serve_here = functools.partial(serve, directory, mountpoint, options)
+        serve_here = functools.partial(serve, directory, mountpoint, options, formats)
         if foreground:
             serve_here(lambda: None)
         else:

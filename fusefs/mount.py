@@ -17,7 +17,8 @@ from fusefs.bpf import bpffs, libc
 from fusefs.bpf.syscall import may_use_bpf
 from fusefs.operations import Operations
 from fusefs.options import TYPE
-from fusefs.tree.error_log import ErrorLogs
+from fusefs.tree.context import Context
+from fusefs.tree.formats import Formats
 from fusefs.tree.mirror import Mirror
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,11 @@ def _detach(mountpoint: str) -> None:
 
 
 def serve(
-    source: bpffs.Directory, mountpoint: str, options: set[str], ready: Callable[[], None]
+    source: bpffs.Directory,
+    mountpoint: str,
+    options: set[str],
+    formats: Formats,
+    ready: Callable[[], None],
 ) -> None:
     """Mount, call `ready`, and serve until the mount is unmounted or a signal ends it.
 
@@ -115,7 +120,7 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0)  # requests carry modes that their callers' masks were applied to
-    operations = Operations(Mirror(source, ErrorLogs()))
+    operations = Operations(Mirror(source, Context(formats=formats)))
     try:
         pyfuse3.init(operations, mountpoint, options)
     except RuntimeError as error:

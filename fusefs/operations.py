@@ -211,6 +211,20 @@ class Operations(pyfuse3.Operations):
         return os.fsencode(node.target())
 
     @request
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        extended = self._inode(inode).node.extended()
+        if not name.startswith(b"user."):
+            raise refusal(errno.EOPNOTSUPP)  # access lists, labels: nobody need ask again
+        try:
+            return extended[os.fsdecode(name)]
+        except KeyError:
+            raise refusal(errno.ENODATA) from None
+
+    @request
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        return [os.fsencode(name) for name in self._inode(inode).node.extended()]
+
+    @request
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
         told = self._root.statvfs()
         data = pyfuse3.StatvfsData()

@@ -23,6 +23,10 @@ _FOREIGN = frozenset(
 )
 
 
+# Options of our own.
+_OURS = frozenset(["config="])
+
+
 class UnknownOptionError(ValueError):
     """An option that is neither ours, nor FUSE's, nor mount(8)'s."""
 
@@ -33,12 +37,14 @@ def _name(option: str) -> str:
     return name + equals
 
 
-def fuse_options(given: Iterable[str], source: str) -> set[str]:
-    """What libfuse is to get of the options in `given`, each an option or a comma-separated list.
+def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str, str]]:
+    """What libfuse is to get of the options in `given`, each an option or a comma-separated list;
+    and our own options by name.
 
     The kernel always checks permissions, and the mount is named after its source. Raises
     `UnknownOptionError`.
     """
+    own: dict[str, str] = {}
     options = {"default_permissions", f"subtype={TYPE}"}
     names = set()
     for option in (o for text in given for o in text.split(",") if o):
@@ -46,9 +52,11 @@ def fuse_options(given: Iterable[str], source: str) -> set[str]:
         if name in _FUSE:
             options.add(option)
             names.add(name)
+        elif name in _OURS:
+            own[name.removesuffix("=")] = option.removeprefix(name)
         elif name not in _FOREIGN and not name.startswith("x-"):
             raise UnknownOptionError(f"unknown option '{option}'")
     if "fsname=" not in names:
         # A comma in a value is escaped so for libfuse (fuse_opt_add_opt_escaped).
         options.add("fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"))
-    return options
+    return options, own

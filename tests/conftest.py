@@ -14,6 +14,19 @@ from support.mounting import mounted as mounted_at
 Mounter = Callable[..., Mount]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--cases N`: how many values the laws of text are tried on."""
+    help_text = "values that the laws of text are tried on (and five times as many texts)"
+    parser.addoption("--cases", type=int, default=20_000, help=help_text)
+
+
+@pytest.fixture
+def cases(request: pytest.FixtureRequest) -> int:
+    """How many cases a sweep has to try."""
+    number: int = request.config.getoption("--cases")
+    return number
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without root there are only the unit tests."""
     if os.geteuid() == 0:

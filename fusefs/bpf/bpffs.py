@@ -107,6 +107,14 @@ class Directory:
         self.inode = os.fstat(self._fd).st_ino
         self.place = (parent, path) if parent else None
 
+    def path(self) -> tuple[str, ...]:
+        """The names that lead to it from the directory that was opened by a path; as far as they
+        are known, once it has moved."""
+        if self.place is None:
+            return ()
+        parent, name = self.place
+        return (*parent.path(), name)
+
     def moved(self) -> bool:
         """Whether it, or one above it, is no longer where it was found. Says so once.
 

@@ -10,6 +10,7 @@ Source: Documentation/bpf/btf.rst and include/uapi/linux/btf.h in the kernel.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from array import array
 from collections.abc import Iterator
@@ -429,8 +430,12 @@ def _signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
+@functools.cache
 def kernel_btf() -> Btf | None:
-    """The running kernel's own types, or None when it has none (no CONFIG_DEBUG_INFO_BTF)."""
+    """The running kernel's own types, or None when it has none (no CONFIG_DEBUG_INFO_BTF).
+
+    Read once: it takes a tenth of a second and some megabytes. Raises BtfError, PermissionError.
+    """
     try:
         return Btf.parse(KERNEL_BTF.read_bytes())
     except FileNotFoundError:

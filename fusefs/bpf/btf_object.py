@@ -56,5 +56,7 @@ class BtfObject(Object):
         """Its types. A module's blob is split from the kernel's own. Raises BtfError."""
         name = buffer(64)
         info = self.fill(BtfInfo(name=ctypes.addressof(name), name_len=len(name)))
-        split = bool(info.kernel_btf) and name.value != b"vmlinux"
-        return Btf.parse(self.blob(), kernel_btf() if split else None)
+        kernel = kernel_btf() if info.kernel_btf else None
+        if kernel and name.value == b"vmlinux":
+            return kernel
+        return Btf.parse(self.blob(), kernel)

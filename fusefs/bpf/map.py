@@ -10,10 +10,11 @@ import ctypes
 import enum
 import errno
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fusefs.bpf import syscall
+from fusefs.bpf import map_memory, syscall
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cpus import possible_cpus
 from fusefs.bpf.object import Object, buffer
@@ -25,6 +26,7 @@ _HASHED_BYTES = 1 << 20
 # A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
 # are tried next.
 _BATCH_LEAST = 16
+_MMAPABLE = 1 << 10  # BPF_F_MMAPABLE, linux/bpf.h
 
 
 class MapType(enum.IntEnum):
@@ -36,6 +38,7 @@ class MapType(enum.IntEnum):
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LRU_PERCPU_HASH = 10
+    LPM_TRIE = 11
     PERCPU_CGROUP_STORAGE = 21
     QUEUE = 22
 
@@ -102,9 +105,12 @@ class Batch:
 
     def pairs(self, key_size: int, stride: int) -> Iterator[tuple[bytes, bytes]]:
         """Each key with its value."""
-        for number in range(self.count):
-            key = self.keys[number * key_size : (number + 1) * key_size]
-            yield key, self.values[number * stride : (number + 1) * stride]
+        return zip(split(self.keys, key_size), split(self.values, stride), strict=True)
+
+
+def split(items: bytes, size: int) -> Iterator[bytes]:
+    """Each of the items of `size` bytes that lie one after the other."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 class Map(Object):
@@ -176,7 +182,21 @@ class Map(Object):
     def lookup(self, key: bytes) -> bytes:
         """The value of `key`. Raises FileNotFoundError when the map does not have it."""
         self._call(Command.MAP_LOOKUP_ELEM, key)
+        if self.info.type == MapType.LPM_TRIE and not self._has_prefix(key):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return ctypes.string_at(self._value, self.stride)
+
+    def _has_prefix(self, key: bytes) -> bool:
+        """Whether an LPM trie has this very prefix: a lookup finds the longest that matches.
+
+        After a prefix that it does not have comes the first of all, which follows no other
+        (kernel/bpf/lpm_trie.c, trie_get_next_key).
+        """
+        value = ctypes.string_at(self._value, self.stride)
+        following = self._next_key(key)
+        found = following is None or following != self._next_key(None)
+        ctypes.memmove(self._value, value, len(value))
+        return found
 
     def update(self, key: bytes, value: bytes, existence: Existence = Existence.ANY) -> None:
         """Set the value of `key`.
@@ -188,6 +208,35 @@ class Map(Object):
             raise OSError(errno.EINVAL, f"a value has {self.stride} bytes, not {len(value)}")
         ctypes.memmove(self._value, value, len(value))
         self._call(Command.MAP_UPDATE_ELEM, key, existence)
+
+    def load(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset` of the first entry of an array.
+
+        Of a map that can be mapped no more than these are read, however large the value is.
+        """
+        data = map_memory.load(self.fd, offset, size) if self._mmapable else None
+        return self.lookup(bytes(self.key_size))[offset : offset + size] if data is None else data
+
+    def store(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Change parts of the first entry of an array: offsets, and what to put there.
+
+        In a map that can be mapped no other byte is touched, and each aligned number of 1, 2, 4 or
+        8 bytes within a piece is stored at once: programs see the old number or the new, and what
+        they do to its neighbours meanwhile stays. In other maps (made without BPF_F_MMAPABLE) the
+        value is looked up, changed and updated as a whole: what a program changes in it between the
+        lookup and the update is lost.
+        """
+        if not pieces or (self._mmapable and map_memory.store(self.fd, pieces)):
+            return
+        value = bytearray(self.lookup(bytes(self.key_size)))
+        for offset, data in pieces:
+            value[offset : offset + len(data)] = data
+        self.update(bytes(self.key_size), bytes(value))
+
+    @property
+    def _mmapable(self) -> bool:
+        """Whether it was made to be mapped; the kernel may refuse it all the same."""
+        return bool(self.info.map_flags & _MMAPABLE)
 
     def delete(self, key: bytes) -> None:
         """Remove `key`. Raises FileNotFoundError when the map does not have it."""

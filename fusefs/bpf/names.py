@@ -11,7 +11,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fusefs.bpf.btf import Btf, BtfError, Enum, Kind, kernel_btf
+from fusefs.bpf.btf import BtfError, Enum, Kind, kernel_btf
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,9 @@ def _names(enumeration: Enumeration) -> dict[int, str]:
     return names
 
 
-@functools.cache
-def _kernel_enums() -> Btf | None:
-    return kernel_btf()
-
-
 def _from_btf(enumeration: Enumeration) -> Sequence[tuple[str, int]] | None:
     try:
-        btf = _kernel_enums()
+        btf = kernel_btf()
         if btf is None:
             return None
         if enumeration.enum:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from fusefs.text.codec import Codec, Column, Texts, unpacked
 from fusefs.text.errors import Refused, clip, refusal
@@ -62,6 +63,10 @@ class Array(_Repeated):
         super().__init__(element, shown, name, element.size)
         self.size = element.size * count
         self.shows = shown > 0
+
+    def of(self, change: Callable[[Codec], Codec]) -> Array:
+        """The same with another codec for its elements."""
+        return Array(change(self.element), self.count, self.name)
 
     @functools.cached_property
     def mask(self) -> int:

@@ -40,8 +40,9 @@ SPECIAL_STRUCTS = frozenset(
         "bpf_wq",
     }
 )
-# Tags on what a pointer points to, that make the pointer such a field (same place).
-SPECIAL_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
+# Tags on what a pointer points to, that make the pointer such a field (same place; `kptr_ref` up to
+# Linux 6.3).
+SPECIAL_TAGS = frozenset({"kptr", "kptr_ref", "kptr_untrusted", "percpu_kptr", "uptr"})
 _BIG_ENDIAN = {"__be16": 2, "__be32": 4, "__be64": 8}
 _ADDRESSES: dict[tuple[str, int], type[Ipv4 | Ipv6]] = {
     ("in_addr", 4): Ipv4,

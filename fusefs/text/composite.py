@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
@@ -104,6 +105,18 @@ class Composite(Codec):
         if part is not None and not part.name and isinstance(part.codec, Composite):
             return part.codec.member(name)
         return part.codec if part is not None else None
+
+    def of(self, name: str, change: Callable[[Codec], Codec]) -> Composite:
+        """The same with another codec for the member of this name. Raises KeyError."""
+        owner = self._owners[name]
+        inner = owner.codec
+        if not owner.name and isinstance(inner, Composite):
+            codec: Codec = inner.of(name, change)
+        else:
+            codec = change(inner)
+        changed = Part(owner.name, owner.offset, codec)
+        parts = [changed if part is owner else part for part in self.parts]
+        return type(self)(self.name, self.size, parts)
 
     @functools.cached_property
     def mask(self) -> int:

@@ -6,6 +6,7 @@ import re
 import struct
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from fusefs.text.codec import Codec, Column, Texts, scalar
@@ -13,9 +14,26 @@ from fusefs.text.errors import clip, refusal
 from fusefs.text.parse import Node
 from fusefs.text.scalars import CODES
 
-# struct format, bits of the fraction, and decimal digits: those that any number of them survives
-# in, and those that keep any value (IEEE 754).
-_KINDS = {2: ("e", 10, 3, 5), 4: ("f", 23, 6, 9), 8: ("d", 52, 15, 17)}
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A format of IEEE 754: its `struct` code, the bits of its fraction; the decimal digits that a
+    number may have to survive in it, and those that keep any value; the least number that has all
+    bits of precision, and the least that is rounded to infinity."""
+
+    code: str
+    fraction: int
+    fewest: int
+    most: int
+    normal: float
+    infinite: float
+
+
+_KINDS = {
+    2: _Kind("e", 10, 3, 5, 2.0**-14, 2.0**16 - 2.0**4),
+    4: _Kind("f", 23, 6, 9, 2.0**-126, 2.0**128 - 2.0**103),
+    8: _Kind("d", 52, 15, 17, 2.0**-1022, float("inf")),
+}
 SIZES = frozenset(_KINDS)
 
 _NUMBER = re.compile(
@@ -26,7 +44,8 @@ _MAX_LENGTH = 2000
 
 
 class Float(Codec):
-    """A float of 2, 4 or 8 bytes, shown as the shortest number that reads back as the same bits.
+    """A float of 2, 4 or 8 bytes, shown as the number of fewest digits, rounded from it, that is
+    read back as the same bits.
 
     What JSON has no number for is a string: "inf", "-inf", "nan", and any other NaN as its bits,
     "0x" and two hexadecimal digits a byte, most significant first.
@@ -35,9 +54,9 @@ class Float(Codec):
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
-        self._code, self._fraction, self._fewest, self._most = _KINDS[size]
-        self._infinity = (1 << size * 8 - 1) - (1 << self._fraction)
-        self._nan = self._infinity | 1 << self._fraction - 1
+        self._kind = _KINDS[size]
+        self._infinity = (1 << size * 8 - 1) - (1 << self._kind.fraction)
+        self._nan = self._infinity | 1 << self._kind.fraction - 1
 
     @property
     def code(self) -> str:
@@ -61,7 +80,7 @@ class Float(Codec):
     def _floats(self, column: Column) -> Sequence[float]:
         length = len(column)
         return struct.unpack(
-            f"={length}{self._code}", struct.pack(f"={length}{self.code}", *column)
+            f"={length}{self._kind.code}", struct.pack(f"={length}{self.code}", *column)
         )
 
     def _odd(self, bits: int) -> str:
@@ -74,11 +93,13 @@ class Float(Codec):
         """For each finite one the number with the fewest digits that has the same bits."""
         found = list(floats)
         left = [at for at, number in enumerate(floats) if number - number == 0]
-        for digits in range(self._fewest, self._most):
+        kind = self._kind
+        least = min([abs(floats[at]) for at in left if floats[at]], default=kind.normal)
+        for digits in range(kind.fewest if least >= kind.normal else 1, kind.most + 1):
             shorter = [float(f"{floats[at]:.{digits}g}") for at in left]
-            layout = f"={len(left)}{{}}"
-            packed = struct.pack(layout.format(self._code), *shorter)
-            back = struct.unpack(layout.format(self.code), packed)
+            fitting = [number if abs(number) < kind.infinite else 0.0 for number in shorter]
+            packed = struct.pack(f"={len(left)}{kind.code}", *fitting)
+            back = struct.unpack(f"={len(left)}{self.code}", packed)
             pairs = list(zip(left, shorter, back, strict=True))
             for at, number, bits in pairs:
                 if bits == column[at]:
@@ -99,7 +120,7 @@ class Float(Codec):
         try:
             if value - value and not number.is_infinite():
                 raise OverflowError
-            return struct.pack(f"={self._code}", value)
+            return struct.pack(f"={self._kind.code}", value)
         except OverflowError:
             raise refusal(path, f"{clip(text)} is out of range for {self.name}", node.at) from None
 

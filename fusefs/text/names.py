@@ -2,7 +2,8 @@
 
 A name is the key's text made fit for a name: scalars bare (`42`, `XDP_PASS`, `10.0.0.1`), structs
 as `saddr=10.0.0.1,dport=443`, what is nested in braces and brackets (`a={x=1,y=2},b=[1,2]`), a
-char[N] as its text without trailing NULs, bytes without a type as hexadecimal digits.
+char[N] as its text without trailing NULs, bytes without a type as hexadecimal digits, the keys of
+LPM tries as `10.1.0.0_16`.
 
 Within texts and field names, `%` and two hexadecimal digits stand for a byte: for `/`, `%`, the
 separators `= , { } [ ]`, control characters, NULs within the text, and bytes that are not UTF-8;
@@ -10,14 +11,19 @@ for the first character of a name that would begin with a dot; for the first or 
 one that a tool could take for its own scratch file; and for the first of a field `raw` that begins
 a name. `%00` is the empty text.
 
+A name that would be longer than a file system takes is cut, and ends in `%#` and a digest of the
+key: that it is read back takes a look at all keys (`digest_of`).
+
 A key that such a name does not tell in full (say, one with something in its padding) is named
 `raw=` and all its bytes as hexadecimal digits in memory order. No other name begins with `raw=`.
 
-So a key's name is read back as that key, whatever its bytes.
+So a key's name is that key's and no other's, whatever its bytes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Iterator
 from fnmatch import translate
@@ -27,6 +33,7 @@ from fusefs.text.codec import Codec, unpacked
 from fusefs.text.composite import Composite
 from fusefs.text.errors import Incomplete, Refused, clip
 from fusefs.text.escaping import percent, unescape
+from fusefs.text.lpm import DATA, LENGTH, Lpm
 from fusefs.text.parse import MAX_DEPTH, Mapping, Node, Scalar, Sequence, parse
 from fusefs.text.strings import CharArray
 
@@ -35,8 +42,14 @@ from fusefs.text.strings import CharArray
 SCRATCH = (".*", "*~", "#*#", "sed??????", "XX??????", "tmp????????")
 
 RAW = "raw="
+DIGEST = "%#"  # no escape, so no other name has it
+LONGEST = 255  # bytes in a name, NAME_MAX
+_DIGEST_SIZE = 16
+_KEPT = LONGEST - len(DIGEST) - 2 * _DIGEST_SIZE
 
 _SCRATCH = re.compile("|".join(translate(pattern) for pattern in SCRATCH))
+_HALF_ESCAPE = re.compile(r"%[0-9A-F]?\Z")
+_PREFIX = re.compile(r"(.*)(?:_|/|%2[Ff])([^_/%]*)", re.DOTALL)
 _LEAF = re.compile(r"[^=,{}\[\]]*+")
 
 
@@ -53,17 +66,37 @@ def to_name(codec: Codec, data: bytes) -> str:
 def to_names(codec: Codec, keys: bytes) -> Iterator[str]:
     """The file names of the keys that lie in `keys` one after the other.
 
-    Never empty, "." or "..", and without "/", NUL and control characters, but perhaps longer than
-    the 255 bytes that a file system takes. Different keys have different names.
+    Never empty, "." or "..", without "/", NUL and control characters, and of no more than `LONGEST`
+    bytes. Different keys have different names.
     """
     spelled = map(str, codec.named(unpacked(codec, keys)))
     size, hidden = codec.size, ~codec.mask & (1 << codec.size * 8) - 1
-    for number, name in enumerate(spelled):
-        bare = name[1:-1] if isinstance(codec, Composite) else name
+    for number, text in enumerate(spelled):
+        bare = text[1:-1] if isinstance(codec, Composite) else text
         if not bare or (hidden and _bits(codec, keys, number) & hidden):
-            yield RAW + keys[number * size :][:size].hex()
+            name = RAW + keys[number * size :][:size].hex()
         else:
-            yield _presentable(bare)
+            name = _presentable(bare)
+        if len(name) > LONGEST or len(os.fsencode(name)) > LONGEST:
+            name = _cut(name) + DIGEST + key_digest(keys[number * size :][:size])
+        yield name
+
+
+def key_digest(key: bytes) -> str:
+    """What the name of a key ends in when it is too long."""
+    return hashlib.sha256(key).hexdigest()[: 2 * _DIGEST_SIZE]
+
+
+def digest_of(name: str) -> str | None:
+    """The digest that a name ends in, or None when it says its key in full."""
+    _head, mark, digest = name.rpartition(DIGEST)
+    return digest.lower() if mark and len(digest) == 2 * _DIGEST_SIZE else None
+
+
+def _cut(name: str) -> str:
+    """As much of a name as there is room for, without half a character or half an escape."""
+    start = os.fsencode(name)[:_KEPT]
+    return _HALF_ESCAPE.sub("", start.decode("utf-8", "ignore"))
 
 
 def _bits(codec: Codec, keys: bytes, number: int) -> int:
@@ -80,7 +113,7 @@ def from_name(codec: Codec, name: str) -> bytes:
         return bytes.fromhex(name.removeprefix(RAW))
     node = _read(codec, name)
     key = codec.encode(node, bytes(codec.size))
-    if isinstance(codec, Composite | Array):
+    if not isinstance(node, Scalar):
         # What a name leaves out stays as it was, so it differs between these two.
         other = codec.encode(node, b"\xff" * codec.size)
         differing = int.from_bytes(key, "little") ^ int.from_bytes(other, "little")
@@ -113,13 +146,15 @@ def _is_raw(codec: Codec, name: str) -> bool:
 
 
 def _read(codec: Codec, name: str) -> Node:
-    if not isinstance(codec, Composite | Array):
+    if not isinstance(codec, Composite | Array | Lpm):
         return _typed(codec, Scalar(0, name, quoted=False))
     if name.startswith('{"'):  # the key as JSON, as `entries.jsonl` has it
         try:
             return parse(name)
         except Incomplete as error:
             raise Refused(error.reason, len(name)) from None
+    if isinstance(codec, Lpm):
+        return _prefix(codec, name)
     reader = _Reader(name)
     if isinstance(codec, Array) or name.startswith("{"):
         node = reader.value(0)
@@ -128,6 +163,15 @@ def _read(codec: Codec, name: str) -> Node:
     if reader.at < len(name):
         raise Refused(f"{clip(name[reader.at :])!r} follows the key", reader.at)
     return _typed(codec, node)
+
+
+def _prefix(codec: Lpm, name: str) -> Node:
+    """A prefix and its length in bits, which follows a `_`."""
+    match = _PREFIX.fullmatch(name)
+    if not match:
+        raise Refused(f"expected a prefix and its length in bits, as {clip(name)}_8", len(name))
+    length = Scalar(match.start(2), match[2], quoted=False)
+    return Mapping(0, ((LENGTH, match.start(2), length), (DATA, 0, _read(codec.data, match[1]))))
 
 
 class _Reader:
@@ -234,6 +278,8 @@ def _first_of(codec: Codec, bits: int, path: str = "") -> str:
         case Array():
             size = codec.element.size
             parts = [(n * size, codec.element, f"[{n}]") for n in range(codec.count)]
+        case Lpm():
+            parts = [(0, codec.length, LENGTH), (codec.length.size, codec.data, DATA)]
         case _:
             return path
     for offset, part, name in parts:

@@ -25,6 +25,9 @@ _INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+)")
 _BEGINS_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]*|0[bB][01]*|0[oO][0-7]*|[0-9]*)")
 # `struct` codes of unsigned integers, by their size; the signed ones are in lower case.
 CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_SECONDS = re.compile(r"([0-9]+)(?:\.([0-9]{1,9}))?")
+_BEGINS_SECONDS = re.compile(r"(?:[0-9]+(?:\.[0-9]{0,9})?)?")
+_NANO = 10**9
 _ORDERS = {"little": "<", "big": ">"}
 
 ByteOrder = Literal["little", "big"]
@@ -68,7 +71,7 @@ class Number(Codec):
     def narrowed(self, bits: int) -> Self:
         """The same kind of number, of fewer bits."""
         narrow = copy.copy(self)
-        narrow.name = f"{self.name}:{bits}"
+        narrow.name = f"{self.name.removesuffix(f':{self.bits}')}:{bits}"
         narrow._set_bits(bits)
         return narrow
 
@@ -138,14 +141,40 @@ class Integer(Number):
 class Pointer(Number):
     """A pointer, or another number that is best read so, shown as a hexadecimal string."""
 
-    def __init__(self, name: str, size: int) -> None:
-        super().__init__(name, size, signed=False)
+    def __init__(self, name: str, size: int, *, order: ByteOrder = sys.byteorder) -> None:
+        super().__init__(name, size, signed=False, order=order)
 
     def spelled(self, numbers: Sequence[int]) -> Texts:
         return [f'"{number:#x}"' for number in numbers]
 
     def spelled_bare(self, numbers: Sequence[int]) -> Texts:
         return [f"{number:#x}" for number in numbers]
+
+
+class Seconds(Number):
+    """A number of nanoseconds, shown as seconds with nine digits behind the point, as dmesg(1)
+    shows a time since boot, and /proc/uptime."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(name, size, signed=False)
+
+    @property
+    def wanted(self) -> str:
+        return f"a number of seconds ({self.name})"
+
+    def spelled(self, numbers: Sequence[int]) -> Texts:
+        return [f"{number // _NANO}.{number % _NANO:09}" for number in numbers]
+
+    def read(self, node: Node, path: str) -> int:
+        text = scalar(node, path, self.wanted)
+        match = _SECONDS.fullmatch(text)
+        if not match or len(text) > _MAX_DIGITS:
+            raise refusal(path, f"expected {self.wanted}, got {clip(text)!r}", node.at)
+        value = int(match[1]) * _NANO + int((match[2] or "").ljust(9, "0"))
+        return self.checked(value, f"{clip(text)} seconds ({value} ns)", node, path)
+
+    def begins(self, token: str) -> bool:
+        return len(token) <= _MAX_DIGITS and _BEGINS_SECONDS.fullmatch(token) is not None
 
 
 class Bool(Number):
@@ -175,6 +204,9 @@ class Enumeration(Number):
     def __init__(
         self, name: str, size: int, *, signed: bool, values: Iterable[tuple[str, int]]
     ) -> None:
+        values = list(values)
+        # Compilers that do not mark signed enums give -1 as 0xffffffff, whatever the size.
+        signed = signed or any(value >> size * 8 for _label, value in values)
         super().__init__(name, size, signed=signed)
         self._values: dict[str, int] = {}
         names: dict[int, str] = {}
@@ -194,7 +226,6 @@ class Enumeration(Number):
         return f"one of {listed} ({self.name})" if names else super().wanted
 
     def _wrapped(self, value: int) -> int:
-        # Compilers that do not mark signed enums give -1 as 0xffffffff, whatever the size.
         value &= (1 << self.size * 8) - 1
         return value - (1 << self.size * 8) if value > self.high else value
 
@@ -229,6 +260,10 @@ class Bitfield(Codec):
         self.first = first
         self._shift = first if sys.byteorder == "little" else size * 8 - first - bits
         self._ones = (1 << bits) - 1
+
+    def of(self, number: Number) -> Bitfield:
+        """The same bits, shown as another kind of number."""
+        return Bitfield(number, self.size, self.first, self.number.bits)
 
     @property
     def code(self) -> str:

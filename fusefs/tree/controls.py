@@ -1,4 +1,5 @@
-"""Small files that say one thing of an object, and let it be set: `error_log`, `frozen`."""
+"""Small files that say one thing of an object, and let it be set: `error_log`, `frozen`,
+`format`."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ import os
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.map import Map
 from fusefs.text.errors import Refused
+from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, is_part, parse_settings
 from fusefs.tree.files import WritableFile
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import refusal
-from fusefs.tree.subject import Subject
+from fusefs.tree.subject import Place, Subject
 
 
 class ErrorLogFile(WritableFile):
@@ -56,3 +58,37 @@ class Frozen(WritableFile):
                 pass
             case _:
                 raise Refused("expected 0 or 1")
+
+
+class FormatFile(WritableFile):
+    """`format`: how the keys and values of a map are shown, `TARGET: FORMAT` lines. A line that is
+    written changes its setting; it is refused as a whole if any of its lines does not fit."""
+
+    __slots__ = ("_place", "_view")
+
+    def __init__(self, place: Place, subject: Subject, view: MapView) -> None:
+        super().__init__(subject, "format")
+        self._place = place
+        self._view = view
+
+    def render(self, obj: Pinned) -> bytes:
+        shown = {"key": AUTO, "value": AUTO} | self._view.settings
+        if self._view.per_cpu:
+            shown = shown | {PERCPU: shown.get(PERCPU, EACH)}
+        return "".join(f"{target}: {name}\n" for target, name in shown.items()).encode()
+
+    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+        given = parse_settings(text)
+        written = {target: name for target, (name, _at) in given.items()}
+        # A new format for the whole is not for the parts of the old.
+        before = self._view.settings
+        changed = [t for t, name in written.items() if before.get(t, AUTO) != name]
+        for target in set(before) - set(written):
+            if any(is_part(target, whole) for whole in changed):
+                written[target] = AUTO
+        try:
+            self._view.use(before | written)
+        except Unfit as error:
+            at = given[error.target][1] if error.target in given else 0
+            raise Refused(error.reason, at) from None
+        self._place.remember(written)

@@ -6,69 +6,65 @@ import errno
 import os
 import stat
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fusefs.bpf.bpffs import Pinned, RenameFlags
 from fusefs.bpf.credentials import Caller
-from fusefs.bpf.map import Existence, Map
+from fusefs.bpf.map import Existence, Map, split
+from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
-from fusefs.text.names import from_name, to_name
-from fusefs.text.value import check_begins, from_text, to_text
-from fusefs.tree.files import WritableFile, explained
+from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
+from fusefs.text.value import to_text
+from fusefs.tree.files import explained
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
     Attributes,
     Directory,
     File,
-    Handle,
     Node,
     gone,
     refusal,
     searchable,
 )
 from fusefs.tree.subject import Subject
+from fusefs.tree.values import ValueFile, as_map
 
-_LONGEST_NAME = 255
+# The extended attribute that has an entry's key, as `entries.jsonl` shows it.
+KEY_ATTRIBUTE = "user.bpf.key"
+# Keys that a listing names in one go.
+_PIECE = 256
 
 
-class Entry(WritableFile):
+class Entry(ValueFile):
     """The value of one key, as a line of JSON. It need not be there: it may be yet to be made."""
 
-    __slots__ = ("key", "view")
+    __slots__ = ("key",)
 
     def __init__(self, subject: Subject, view: MapView, key: bytes, name: str) -> None:
-        super().__init__(subject, f"entries/{name}", (subject.identity, "entries", key))
-        self.view = view
+        identity = (subject.identity, "entries", view.same(key))
+        super().__init__(subject, view, f"entries/{name}", identity)
         self.key = key
 
+    @property
+    def codec(self) -> Codec:
+        return self.view.value
+
+    @property
+    def large(self) -> bool:
+        return self.view.large
+
     def permissions(self, status: os.stat_result) -> int:
-        return status.st_mode & (0o444 if self.view.frozen(self.subject) else 0o666)
+        return super().permissions(status) & (0o666 if self.view.writable else 0o444)
 
     def render(self, obj: Pinned) -> bytes:
         try:
-            return self.text(_map(obj).lookup(self.key))
+            return self.text(as_map(obj).lookup(self.key))
         except FileNotFoundError:
             raise gone() from None
 
-    def found(self, value: bytes, mtime_ns: int) -> None:
-        """Note the value that the map has, for the attributes."""
-        if not self.view.large:
-            self.see(self.text(value), mtime_ns)
-
-    def text(self, value: bytes) -> bytes:
-        """What the file shows of a value."""
-        return to_text(self.view.value, value).encode()
-
-    def attributes(self) -> Attributes:
-        if self.view.large:
-            status = self.subject.status()
-            attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
-        else:
-            attributes = super().attributes()
-        attributes.nlink = 2  # editors that see a hard link save in place, and do not rename
-        return attributes
+    def extended(self) -> dict[str, bytes]:
+        return {KEY_ATTRIBUTE: to_text(self.view.key, self.key).rstrip().encode()}
 
     def contents(self, obj: Pinned, flags: int) -> bytes:
         try:
@@ -78,39 +74,15 @@ class Entry(WritableFile):
                 return b""  # the first value that is written makes it
             raise
 
-    def open(self, flags: int, caller: Caller) -> Handle:
-        try:
-            return super().open(flags, caller)
-        except PermissionError:
-            if self.view.frozen(self.subject):
-                raise self._frozen() from None
-            raise
-
-    def _frozen(self) -> OSError:
-        with self.subject.open() as obj:
-            return self.refuse(obj, "write", refusal(errno.EPERM))
-
-    def _old(self, bpf_map: Map) -> bytes:
+    def old(self, bpf_map: Map) -> bytes:
         """The value to write over: a new entry's is zero."""
         try:
             return bpf_map.lookup(self.key)
         except FileNotFoundError:
             return bytes(self.view.stride)
 
-    @property
-    def longest(self) -> int:
-        # Numbers, names of fields and white space take this much, and more than they need.
-        codec = self.view.value
-        return (1 << 16) + 256 * codec.weight + 8 * codec.size
-
-    def check(self, obj: Pinned, text: str) -> None:
-        check_begins(self.view.value, text, self._old(_map(obj)))
-
-    def accept(self, obj: Pinned, text: str, flags: int) -> None:
-        bpf_map = _map(obj)
-        value = from_text(self.view.value, text, self._old(bpf_map))
-        bpf_map.update(self.key, value, _existence(flags))
-        self.found(value, time.time_ns())
+    def save(self, bpf_map: Map, old: bytes, new: bytes, flags: int) -> None:
+        bpf_map.update(self.key, new, _existence(flags))
 
 
 def _existence(flags: int) -> Existence:
@@ -121,11 +93,6 @@ def _existence(flags: int) -> Existence:
     if flags & os.O_EXCL:
         return Existence.NOEXIST
     return Existence.ANY if flags & os.O_CREAT else Existence.EXIST
-
-
-def _map(obj: Pinned) -> Map:
-    assert isinstance(obj, Map)  # only maps are given an `entries` directory
-    return obj
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,29 +117,48 @@ class KeyedMap:
         Raises `Refused` when it spells none.
         """
         view = self.view
-        key = from_name(view.key, name)
+        digest = digest_of(name)
+        key = self._with_digest(digest) if digest else from_name(view.key, name)
         if self.fixed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
             raise Refused(f"index {name} is past the end: the map has {view.max_entries} entries")
         return Entry(self.subject, view, key, to_name(view.key, key))
 
+    def _with_digest(self, digest: str) -> bytes:
+        """The key whose name ends in a digest. Raises `Refused` when the map has none."""
+        known = self.view.long_keys
+        if digest not in known:
+            with self.open() as bpf_map:
+                for keys, _values in self._pieces(bpf_map):
+                    for key in split(keys, self.view.key_size):
+                        if key_digest(key) == digest:
+                            known[digest] = key
+                            return key
+            raise Refused("the map has no key with this digest")
+        return known[digest]
+
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """All that the map has, with their names."""
+        view = self.view
         mtime_ns = self.subject.status().st_mtime_ns
         with self.open() as bpf_map:
-            for key, value in self._pairs(bpf_map):
-                name = to_name(self.view.key, key)
-                if len(os.fsencode(name)) > _LONGEST_NAME:
-                    continue  # no directory can show it; entries.jsonl has it
-                entry = Entry(self.subject, self.view, key, name)
-                entry.found(value, mtime_ns)
-                yield name, entry
+            for keys, values in self._pieces(bpf_map):
+                each_key = split(keys, view.key_size)
+                each_value = split(values, view.stride) if values else iter([b""])
+                names = to_names(view.key, keys)
+                for name, key, value in zip(names, each_key, each_value, strict=True):
+                    entry = Entry(self.subject, view, key, name)
+                    entry.found(value, mtime_ns)
+                    if digest := digest_of(name):
+                        view.long_keys[digest] = key
+                    yield name, entry
 
-    def _pairs(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
+    def _pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and their values, some at a time; of a large map one key, and no value."""
         if self.view.large:
             yield from ((key, b"") for key in bpf_map.each_key())
             return
         for batch in bpf_map.batches():
-            yield from batch.pairs(self.view.key_size, self.view.stride)
+            yield from batch.pieces(self.view.key_size, self.view.stride, _PIECE)
 
     def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
         """Note why `what` was refused; the error for the user."""
@@ -275,4 +261,5 @@ def _rename(keyed: KeyedMap, bpf_map: Map, key: bytes, new_name: str, flags: Ren
         return
     noreplace = flags & RenameFlags.NOREPLACE
     bpf_map.update(new_key, value, Existence.NOEXIST if noreplace else Existence.ANY)
-    bpf_map.delete(key)
+    if keyed.view.same(new_key) != keyed.view.same(key):
+        bpf_map.delete(key)

@@ -6,11 +6,12 @@ tracefs has the precedent (Documentation/trace/ftrace.rst, `error_log`).
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from datetime import UTC, datetime
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.text.jsontext import escape_controls
+from fusefs.tree.recent import Recent
 
 _PER_OBJECT = 32
 _OBJECTS = 1024
@@ -42,15 +43,12 @@ class ErrorLogs:
     """The last refusals of each object, by the object's kind and id. Bounded in every way."""
 
     def __init__(self) -> None:
-        self._logs: OrderedDict[tuple[str, int], deque[str]] = OrderedDict()
+        self._logs = Recent[tuple[str, int], deque[str]](_OBJECTS)
 
     def add(self, obj: Pinned, what: str, reason: str, text: str = "", at: int = 0) -> None:
         """Note that `what` was refused for `reason`, at position `at` of `text` if there is one."""
         key = (obj.kind, obj.info.id)
-        log = self._logs.setdefault(key, deque(maxlen=_PER_OBJECT))
-        self._logs.move_to_end(key)
-        if len(self._logs) > _OBJECTS:
-            self._logs.popitem(last=False)
+        log = self._logs[key] = self._logs.get(key, deque(maxlen=_PER_OBJECT))
         when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         # Names may be of any bytes: neither lines of their own nor a terminal's commands.
         lines = [f"{when} {escape_controls(_printable(what))}: {escape_controls(reason)}"]

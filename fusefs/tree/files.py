@@ -96,13 +96,18 @@ class TextFile(ObjectFile):
 
     def attributes(self) -> Attributes:
         status = self.subject.status()
-        if not self._sighting.fresh:
+        if not self.known:
             with self.subject.open() as obj:
                 self.see(self.render(obj), status.st_mtime_ns)
         attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
         attributes.size = self._sighting.size
         attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns
         return attributes
+
+    @property
+    def known(self) -> bool:
+        """Whether what was last seen of the contents is good enough to tell their size."""
+        return self._sighting.fresh
 
     def renew(self, newer: Node) -> None:
         if isinstance(newer, TextFile):

@@ -47,9 +47,11 @@ def _map(bpf_map: Map, view: MapView | None, *, frozen: bool) -> Info:
     kind = names.name_of(names.MAP_TYPE, info.type)
     fields: Info = {"type": kind, "name": "", "id": info.id}
     if view:
-        fields |= {"key_type": view.key_type, "value_type": view.value_type}
-        if view.problem:
-            fields["btf_problem"] = view.problem
+        fields |= {"key_type": view.btf.key_type, "value_type": view.btf.value_type}
+        if view.btf.problem:
+            fields["btf_problem"] = view.btf.problem
+        if view.misfits:
+            fields["format_problems"] = [*view.misfits]
         if view.traits is None:
             fields["entries"] = f"not shown: maps of type {kind} are not supported yet"
     fields.update(bpf_map.fields())

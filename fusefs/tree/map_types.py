@@ -1,6 +1,6 @@
 """What each type of map offers: one row a type.
 
-Source: kernel/bpf/hashtab.c and arraymap.c in the kernel.
+Source: kernel/bpf/hashtab.c, arraymap.c and lpm_trie.c in the kernel.
 """
 
 from __future__ import annotations
@@ -28,4 +28,5 @@ KEYED = {
     MapType.LRU_PERCPU_HASH: Traits(),
     MapType.ARRAY: Traits(fixed=True),
     MapType.PERCPU_ARRAY: Traits(fixed=True),
+    MapType.LPM_TRIE: Traits(),
 }

@@ -3,60 +3,80 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from fusefs.bpf.btf import Btf, BtfError
-from fusefs.bpf.btf_build import BtfBuilder
-from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.btf import Btf
 from fusefs.bpf.cpus import possible_cpus
 from fusefs.bpf.map import Map
-from fusefs.text.arrays import PerCpu
+from fusefs.text.arrays import PerCpu, PerCpuSum
 from fusefs.text.codec import Codec
-from fusefs.text.compile import compile_codec, raw_codec, type_name
+from fusefs.text.errors import Refused
+from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, in_order
+from fusefs.text.lpm import Lpm
+from fusefs.tree.map_btf import MapBtf
 from fusefs.tree.map_types import KEYED, Traits
 from fusefs.tree.node import FRESH
+from fusefs.tree.recent import Recent
 from fusefs.tree.subject import Place, Subject
 
+# Keys whose names are cut that are remembered by their digests.
+_LONG_KEYS = 4096
+_NONE: Settings = MappingProxyType({})
 # Bytes of a value from which on rendering it takes longer than a listing should.
-_LARGE = 4 << 20
+LARGE = 4 << 20
 
 
 class MapView:
     """What stays the same for a map as long as it lives. Holds no descriptor.
 
     Values of a `large` map are not read to tell their size: it is shown as 0, as a stream's.
-    `key_type` and `value_type` are C types, or None without BTF; `problem` says why there is
-    none although the map has BTF.
+    `key` and `value` are the codecs, with the formats of `settings`; `misfits` says which settings
+    do not fit the map, and were left aside. `long_keys` are keys that were found lately, by the
+    digests that their names end in.
     """
 
-    def __init__(self, bpf_map: Map) -> None:
+    def __init__(self, bpf_map: Map, settings: Settings = _NONE, files: Sequence[Btf] = ()) -> None:
+        """`files` are searched for types that formats name, after its own BTF and the kernel's."""
         info = bpf_map.info
         self.max_entries: int = info.max_entries
         self.key_size = bpf_map.key_size
         self.stride = bpf_map.stride
-        self.large = bpf_map.stride > _LARGE
+        self.large = bpf_map.stride > LARGE
+        self.per_cpu = bpf_map.per_cpu
         self.traits: Traits | None = KEYED.get(info.type)
-        self.key_type: str | None = None
-        self.value_type: str | None = None
-        self.problem: str | None = None
-        self.key: Codec = raw_codec(bpf_map.key_size)
-        value: Codec = raw_codec(info.value_size)
-        if self.traits and self.traits.fixed:
-            self.key = _INDEX  # an index is a number, whether BTF says so or not
-        if info.btf_id and info.btf_value_type_id:
-            try:
-                with BtfObject.from_id(info.btf_id) as btf_object:
-                    btf = btf_object.parse()
-                value = _fitting(btf, info.btf_value_type_id, info.value_size)
-                self.value_type = type_name(btf, info.btf_value_type_id)
-                if info.btf_key_type_id:
-                    self.key = _fitting(btf, info.btf_key_type_id, info.key_size)
-                    self.key_type = type_name(btf, info.btf_key_type_id)
-            except (BtfError, PermissionError) as error:
-                self.problem = f"the BTF of this map cannot be read: {error}"
-        self.value = PerCpu(value, possible_cpus()) if bpf_map.per_cpu else value
+        self.btf = MapBtf(bpf_map, files)
         self._frozen = False
         self._checked = float("-inf")
+        self.misfits: list[str] = []
+        self.long_keys = Recent[str, bytes](_LONG_KEYS)
+        self.use({})
+        for target in in_order(settings):
+            try:
+                self.use(self.settings | {target: settings[target]})
+            except Refused as error:
+                self.misfits.append(error.reason)
+
+    def use(self, settings: Settings) -> None:
+        """Show keys and values as `settings` have it. Raises `Unfit`, and changes nothing then."""
+        if PERCPU in settings and not self.per_cpu:
+            raise Unfit(PERCPU, "the map is not per CPU")
+        self.key, value = formatted(self.btf.key, self.btf.value, settings, self.btf.find)
+        if self.per_cpu:
+            kind = PerCpuSum if settings.get(PERCPU) == SUM else PerCpu
+            value = kind(value, possible_cpus())
+        self.value: Codec = value
+        self.settings = {target: name for target, name in settings.items() if name != AUTO}
+
+    def same(self, key: bytes) -> bytes:
+        """What is equal for keys that the kernel takes for the same, and only for those."""
+        return self.btf.key.prefix(key) if isinstance(self.btf.key, Lpm) else key
+
+    @property
+    def writable(self) -> bool:
+        """Whether values can be written as they are shown."""
+        return not isinstance(self.value, PerCpuSum)
 
     def freeze(self, bpf_map: Map) -> None:
         """Freeze the map."""
@@ -70,22 +90,6 @@ class MapView:
                 self._frozen = isinstance(obj, Map) and obj.frozen()
             self._checked = time.monotonic()
         return self._frozen
-
-
-def _fitting(btf: Btf, type_id: int, size: int) -> Codec:
-    codec = compile_codec(btf, type_id)
-    if codec.size != size:
-        raise BtfError(f"type {type_id} has {codec.size} bytes, and the map {size}")
-    return codec
-
-
-def _index_codec() -> Codec:
-    types = BtfBuilder()
-    index = types.integer("__u32", 4)
-    return compile_codec(Btf.parse(types.build()), index)
-
-
-_INDEX = _index_codec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ class Finder:
         subject = self.place.find()
         if self._found is None or self._found.subject is not subject:
             with subject.open() as obj:
-                view = MapView(obj) if isinstance(obj, Map) else None
+                view = self._view(obj) if isinstance(obj, Map) else None
                 self._found = Found(subject, obj.kind, view)
         return self._found
+
+    def _view(self, bpf_map: Map) -> MapView:
+        return MapView(bpf_map, self.place.settings(), self.place.formats.files)

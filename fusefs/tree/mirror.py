@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from fusefs.bpf import bpffs
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller, acting_as
-from fusefs.tree.error_log import ErrorLogs
+from fusefs.tree.context import Context
 from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
 from fusefs.tree.object_directory import ObjectDirectory
 from fusefs.tree.subject import PinPlace, change_owner_and_times
@@ -20,12 +20,12 @@ from fusefs.tree.subject import PinPlace, change_owner_and_times
 class Mirror(Directory):
     """A directory of bpffs. What is done to it is done there, with the caller's rights."""
 
-    __slots__ = ("_logs", "_places", "directory")
+    __slots__ = ("_context", "_places", "directory")
 
-    def __init__(self, directory: bpffs.Directory, logs: ErrorLogs) -> None:
+    def __init__(self, directory: bpffs.Directory, context: Context) -> None:
         super().__init__(("directory", directory.inode))
         self.directory = directory
-        self._logs = logs
+        self._context = context
         # The places that are known, as long as somebody knows them.
         self._places: WeakValueDictionary[str, PinPlace] = WeakValueDictionary()
 
@@ -72,12 +72,12 @@ class Mirror(Directory):
     def _node(self, name: str, status: os.stat_result) -> Node:
         if stat.S_ISDIR(status.st_mode):
             try:
-                return Mirror(bpffs.Directory(name, self.directory), self._logs)
+                return Mirror(bpffs.Directory(name, self.directory), self._context)
             except (FileNotFoundError, NotADirectoryError):
                 raise gone() from None  # it was replaced a moment ago
         if stat.S_ISLNK(status.st_mode):
             return MirrorLink(self.directory, name, status.st_ino)
-        place = self._places.get(name) or PinPlace(self.directory, name, self._logs)
+        place = self._places.get(name) or PinPlace(self.directory, name, self._context)
         self._places[name] = place
         return ObjectDirectory(place)
 
@@ -121,6 +121,9 @@ class Mirror(Directory):
                 self.directory.unlink(name)
             else:
                 self.directory.rmdir(name)
+        # To the kernel a directory that was removed is dead, and stays so as long as it is used:
+        # what is pinned here next has to be another (vfs_rmdir, S_DEAD).
+        self._places.pop(name, None)
 
     def rename(
         self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
@@ -140,6 +143,7 @@ class Mirror(Directory):
 
     def _rename_places(self, name: str, to: Mirror, new_name: str, flags: RenameFlags) -> None:
         """Who stands in a pin's directory goes along with it."""
+        self._context.formats.rename((self.directory.inode, name), (to.directory.inode, new_name))
         moved, other = self._places.pop(name, None), to._places.pop(new_name, None)
         if moved:
             moved.directory, moved.name = to.directory, new_name

@@ -116,6 +116,10 @@ class Node(ABC):
         """Set attributes."""
         raise refusal(errno.EPERM)
 
+    def extended(self) -> dict[str, bytes]:
+        """Its extended attributes, see xattr(7)."""
+        return {}
+
     def renew(self, newer: Node) -> None:
         """Take over what a newer node of the same identity has seen."""
 
@@ -228,6 +232,11 @@ class Sighting:
     def fresh(self) -> bool:
         """Whether it is recent enough to be shown."""
         return time.monotonic() - self._seen < FRESH
+
+    @property
+    def seen(self) -> bool:
+        """Whether the contents were seen at all."""
+        return self._digest is not None
 
     def see(self, contents: bytes, mtime_ns: int) -> None:
         """Note the contents; `mtime_ns` is for when they are seen for the first time."""

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 
 from fusefs.bpf.credentials import Caller
-from fusefs.tree.controls import ErrorLogFile, Frozen
+from fusefs.tree.controls import ErrorLogFile, FormatFile, Frozen
 from fusefs.tree.entries import Entries
 from fusefs.tree.files import FixedFile
 from fusefs.tree.info import InfoFile, json_line, to_yaml
@@ -15,6 +15,8 @@ from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
 from fusefs.tree.streams import Count, EntriesJsonl
 from fusefs.tree.subject import Place
+from fusefs.tree.types_file import TypesFile
+from fusefs.tree.variables import Variables, has_variables
 
 # The daemon's own troubles, which pass; others tell of the object.
 _PASSING = frozenset({errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
@@ -73,12 +75,16 @@ def _files(finder: Finder, found: Found) -> dict[str, Node]:
     files: dict[str, Node] = {
         "info": InfoFile(found, "info", to_yaml),
         "info.json": InfoFile(found, "info.json", json_line),
+        "types.h": TypesFile(found),
         "error_log": ErrorLogFile(subject),
     }
     if view:
         files["frozen"] = Frozen(subject, view)
         if view.traits:
+            files["format"] = FormatFile(finder.place, subject, view)
             files["entries"] = Entries(finder)
             files["entries.jsonl"] = EntriesJsonl(subject, view)
             files["count"] = Count(subject, view)
+        if has_variables(view):
+            files["vars"] = Variables(finder)
     return files

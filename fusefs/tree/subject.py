@@ -6,12 +6,14 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.tree.context import Context
 from fusefs.tree.error_log import ErrorLogs
+from fusefs.tree.formats import Formats
 from fusefs.tree.node import Change, gone, refusal
 
 
@@ -46,6 +48,19 @@ class Place(ABC):
         Raises `gone()` when there is nothing.
         """
 
+    @property
+    @abstractmethod
+    def formats(self) -> Formats:
+        """The formats of the mount."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, str]:
+        """The formats that are set for what is there."""
+
+    @abstractmethod
+    def remember(self, settings: Mapping[str, str]) -> None:
+        """Keep formats that were set, for what is there and what will be."""
+
     @abstractmethod
     def confirm(self) -> None:
         """Raise `gone()` unless whoever looks it up by its path now comes here."""
@@ -54,10 +69,10 @@ class Place(ABC):
 class PinPlace(Place):
     """A name in a directory of bpffs. Renamed through the mount, it is the same place still."""
 
-    def __init__(self, directory: bpffs.Directory, name: str, logs: ErrorLogs) -> None:
+    def __init__(self, directory: bpffs.Directory, name: str, context: Context) -> None:
         self.directory = directory
         self.name = name
-        self.logs = logs
+        self.context = context
         self._pin: Pin | None = None
 
     def find(self) -> Subject:
@@ -67,6 +82,20 @@ class PinPlace(Place):
         if self._pin is None or self._pin.inode != status.st_ino:
             self._pin = Pin(self, status.st_ino)
         return self._pin
+
+    @property
+    def formats(self) -> Formats:
+        return self.context.formats
+
+    def settings(self) -> dict[str, str]:
+        return self.formats.settings(self._key, (*self.directory.path(), self.name))
+
+    def remember(self, settings: Mapping[str, str]) -> None:
+        self.formats.write(self._key, settings)
+
+    @property
+    def _key(self) -> tuple[int, str]:
+        return self.directory.inode, self.name
 
     def confirm(self) -> None:
         if self.directory.moved():
@@ -87,7 +116,7 @@ class Pin(Subject):
     """An object by its pin: what is at a place, as long as it is the same inode."""
 
     def __init__(self, place: PinPlace, inode: int) -> None:
-        super().__init__((place, inode), place.logs)
+        super().__init__((place, inode), place.context.logs)
         self._place = place
         self.inode = inode
 

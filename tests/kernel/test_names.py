@@ -21,7 +21,7 @@ def forgotten() -> None:
 def without_btf(monkeypatch: pytest.MonkeyPatch, enumeration: Enumeration) -> dict[int, str]:
     """The names that a kernel without BTF is given."""
     with monkeypatch.context() as patched:
-        patched.setattr(names, "_kernel_enums", lambda: None)
+        patched.setattr(names, "kernel_btf", lambda: None)
         built_in = dict(names._names(enumeration))
     names._names.cache_clear()
     return built_in

@@ -29,6 +29,8 @@ CALLED: dict[str, tuple[object, str]] = {
     "getattr": (fusefs.tree.mirror.Mirror, "attributes"),
     "setattr": (fusefs.tree.mirror.Mirror, "change"),
     "readlink": (fusefs.tree.mirror.MirrorLink, "target"),
+    "getxattr": (fusefs.tree.entries.Entry, "extended"),
+    "listxattr": (fusefs.tree.entries.Entry, "extended"),
     "statfs": (fusefs.tree.mirror.Mirror, "statvfs"),
     "mkdir": (fusefs.tree.mirror.Mirror, "mkdir"),
     "mknod": (fusefs.operations, "refusal"),

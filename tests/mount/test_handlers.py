@@ -83,6 +83,8 @@ TRIGGERS: dict[str, Callable[[Path], object]] = {
     "setattr": lambda path: os.chmod(path, 0o755),
     "readlink": lambda path: os.readlink(path / "link"),
     "statfs": os.statvfs,
+    "getxattr": lambda path: os.getxattr(path / "sample/entries/1", "user.bpf.key"),
+    "listxattr": lambda path: os.listxattr(path / "sample/entries/1"),
     "mkdir": lambda path: os.mkdir(path / "new"),
     "mknod": lambda path: os.mkfifo(path / "new"),
     "symlink": lambda path: os.symlink("text", path / "new"),

@@ -189,3 +189,12 @@ def test_a_pin_that_is_gone_is_an_error_and_no_more(mounted: Mount, where: str) 
         mounted.pin("sample", numbered(2))
         eventually("the place is found again", lambda: shell.run("ls")[1] == 0, 1)
         all_the_time(lambda: sees(shell, where, 2))
+
+
+def test_a_pin_comes_back_that_was_removed_while_it_was_used(mounted: Mount) -> None:
+    mounted.pin("sample", numbered(1))
+    with (mounted.path / "sample/entries/1").open():
+        (mounted.path / "sample").rmdir()
+        mounted.pin("sample", numbered(2))
+        assert "entries" in os.listdir(mounted.path / "sample")
+        assert (mounted.path / "sample/entries/2").read_text() == "2\n"

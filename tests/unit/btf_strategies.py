@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
@@ -14,6 +16,9 @@ from fusefs.text.compile import SPECIAL_STRUCTS, compile_codec
 Member = tuple[str, int, int] | tuple[str, int, int, int]
 
 NAMES = ["a", "b", "saddr", "dport", "raw", "anon0", "sed", "tmp", "x1", "\u00e9t\u00e9"]
+
+ALIASES = [Kind.TYPEDEF, Kind.CONST, Kind.VOLATILE, Kind.RESTRICT, Kind.TYPE_TAG]
+TAGS = ["user", "kptr", "rcu"]
 
 MAX_TYPES = 12  # so that an example is drawn quickly, and can be read when it fails
 
@@ -83,7 +88,16 @@ class Maker:
         return Typed(self.types.floating(f"float{size}", size), size, holes=size == 16)
 
     def pointer(self) -> Typed:
-        return Typed(self.types.pointer(0), 8)
+        """A pointer to nothing, to what is not defined, or to a function."""
+        targets: list[Callable[[], int]] = [
+            lambda: 0,
+            lambda: self.types.forward(self.fresh("forward")),
+            lambda: self.types.prototype(0, [("argument", 0)]),
+            lambda: self.types.alias(Kind.TYPE_TAG, 0, self.draw(st.sampled_from(TAGS))),
+        ]
+        target = self.draw(st.sampled_from(targets))()
+        pointer = self.types.pointer(target)
+        return Typed(pointer, 8, holes=True)  # a tag may hide it
 
     def big_endian(self) -> Typed:
         size = self.draw(st.sampled_from([2, 4, 8]))
@@ -103,7 +117,7 @@ class Maker:
 
     def alias(self, depth: int) -> Typed:
         below = self.any(depth - 1)
-        kind = self.draw(st.sampled_from([Kind.TYPEDEF, Kind.CONST, Kind.VOLATILE, Kind.TYPE_TAG]))
+        kind = self.draw(st.sampled_from(ALIASES))
         name = self.fresh("alias") if kind in (Kind.TYPEDEF, Kind.TYPE_TAG) else ""
         return Typed(self.types.alias(kind, below.type_id, name), below.size, below.holes)
 
@@ -169,6 +183,32 @@ class Maker:
         size = at // 8 + 1
         return Typed(self.types.struct(self.fresh("bits"), size, members), size, holes=True)
 
+    def section(self, depth: int) -> Typed:
+        """A data section of variables, which are apart."""
+        members = [typed for _name, typed in self.members(depth) if typed.size]
+        at = 0
+        variables = []
+        for number, typed in enumerate(members):
+            at += self.draw(st.integers(0, 3))
+            variable = self.types.variable(f"variable{number}", typed.type_id)
+            self.types.decl_tag("tag", variable)
+            variables.append((variable, at, typed.size))
+            at += typed.size
+        return Typed(self.types.data_section(".data", at, variables), at, holes=True)
+
+    def outermost(self, depth: int) -> Typed:
+        """A type of a key or value."""
+        return (self.section if self.draw(st.integers(0, 15)) == 0 else self.any)(depth)
+
+
+class Compiled(NamedTuple):
+    """A generated type: where it is, its codec, and whether all of its bytes are shown."""
+
+    btf: Btf
+    type_id: int
+    codec: Codec
+    complete: bool
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -183,13 +223,14 @@ class Sample:
 
 
 @st.composite
-def codecs(draw: st.DrawFn, depth: int = 3) -> tuple[Codec, bool]:
-    """The codec of a generated type, and whether it shows all of its bytes."""
+def compiled(draw: st.DrawFn, depth: int = 3) -> Compiled:
+    """A generated type."""
     maker = Maker(draw)
-    typed = maker.any(depth)
-    codec = compile_codec(Btf.parse(maker.types.build()), typed.type_id)
+    typed = maker.outermost(depth)
+    btf = Btf.parse(maker.types.build())
+    codec = compile_codec(btf, typed.type_id)
     assert codec.size == typed.size
-    return codec, not typed.holes
+    return Compiled(btf, typed.type_id, codec, not typed.holes)
 
 
 def contents(size: int) -> st.SearchStrategy[bytes]:
@@ -210,5 +251,5 @@ def contents(size: int) -> st.SearchStrategy[bytes]:
 @st.composite
 def samples(draw: st.DrawFn, depth: int = 3) -> Sample:
     """A generated type with contents."""
-    codec, complete = draw(codecs(depth))
-    return Sample(codec, draw(contents(codec.size)), complete)
+    made = draw(compiled(depth))
+    return Sample(made.codec, draw(contents(made.codec.size)), made.complete)

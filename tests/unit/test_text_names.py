@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 
 import pytest
@@ -14,7 +15,7 @@ from fusefs.text.addresses import Ipv4
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec
 from fusefs.text.errors import Refused
-from fusefs.text.names import from_name, looks_scratch, to_name
+from fusefs.text.names import digest_of, from_name, key_digest, looks_scratch, to_name
 from fusefs.text.scalars import Bool, Enumeration, Integer
 from fusefs.text.strings import CharArray
 
@@ -173,9 +174,32 @@ def test_arrays() -> None:
     assert from_name(codec, "[ [1, 2], [3, 4] ]".replace(" [", "[").replace("] ", "]"))
 
 
-def test_long_names_are_the_callers_matter() -> None:
-    name = to_name(CharArray(300), b"\xff" * 300)
-    assert name == "%FF" * 300
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (b"a" * 300, "a" * 221),
+        (b"\xff" * 300, "%FF" * 73),
+        (b"a" + b"\xff" * 300, "a" + "%FF" * 73),
+        ("é".encode() * 150, "é" * 110),
+        (b"." * 300, "%2E" + "." * 218),
+    ],
+)
+def test_long_names_end_in_a_digest(text: bytes, kept: str) -> None:
+    codec = CharArray(len(text))
+    name = to_name(codec, text)
+    assert name == f"{kept}%#{hashlib.sha256(text).hexdigest()[:32]}"
+    assert len(name.encode()) <= 255
+    assert digest_of(name) == key_digest(text)
+    with pytest.raises(Refused):
+        from_name(codec, name)
+
+
+def test_short_names_have_no_digest() -> None:
+    for length in (250, 255):
+        name = to_name(CharArray(300), (b"a" * length).ljust(300, b"\0"))
+        assert name == "a" * length
+        assert digest_of(name) is None
+    assert digest_of(to_name(CharArray(40), b"%#" + b"a" * 32 + bytes(6))) is None
 
 
 @pytest.mark.parametrize(

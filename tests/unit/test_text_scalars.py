@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusefs.text.addresses import Ipv4, Ipv6
-from fusefs.text.codec import Codec, Json
+from fusefs.text.codec import Codec
 from fusefs.text.compile import raw_codec
 from fusefs.text.errors import Refused
 from fusefs.text.floats import Float
+from fusefs.text.jsontext import Json
 from fusefs.text.scalars import Bitfield, Bool, Enumeration, Integer, Number, Pointer
 from fusefs.text.strings import CharArray
 from fusefs.text.value import from_text

@@ -1,0 +1,102 @@
+"""The configuration file: TOML, with the formats of maps by the path of their pins.
+
+# Files with BTF (an ELF file's, or as in /sys/kernel/btf) to look for named types in.
+btf = ["/usr/lib/fw/fw.bpf.o"]
+
+[format."xdp-filter/filter_ipv4"]
+key = "ipv4"
+
+[format."fw/*"]
+value.saddr = "ipv4"
+"value.ports[]" = "be"
+percpu = "sum"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from fusefs.bpf.btf import Btf, BtfError
+from fusefs.bpf.btf_file import read_btf
+from fusefs.text.errors import Refused
+from fusefs.text.formats import check_setting
+from fusefs.tree.formats import Formats, Rule
+
+DEFAULT_FILE = "/etc/bpf-fusefs.toml"
+
+_KNOWN = frozenset({"btf", "format"})
+
+
+class ConfigurationError(Exception):
+    """What is wrong with the file, in one line."""
+
+
+def read_formats(path: str | None) -> Formats:
+    """The formats that the file at `path` sets, or, when that is None, the default file, which
+    need not be there. Raises `ConfigurationError`."""
+    file = Path(path or DEFAULT_FILE)
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        if path is None:
+            return Formats()
+        raise ConfigurationError(f"{file}: there is no such file") from None
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{file}: it is not UTF-8") from None
+    try:
+        return _formats(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, _WrongError) as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+class _WrongError(Exception):
+    """What is wrong, and where in the file."""
+
+
+def _formats(given: dict[str, object]) -> Formats:
+    if unknown := given.keys() - _KNOWN:
+        raise _WrongError(f"unknown key '{min(unknown)}'; the keys are btf and format")
+    files = given.get("btf", [])
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise _WrongError("btf: expected a list of file names")
+    tables = given.get("format", {})
+    if not isinstance(tables, dict):
+        raise _WrongError('format: expected tables, as [format."PATTERN"]')
+    rules = [_rule(pattern, table) for pattern, table in tables.items()]
+    return Formats(rules, [_types(file) for file in files])
+
+
+def _rule(pattern: str, table: object) -> Rule:
+    if not isinstance(table, dict):
+        raise _WrongError(f"format: expected a table for '{pattern}'")
+    settings: dict[str, str] = {}
+    for target, name in _leaves(table):
+        if not isinstance(name, str):
+            raise _WrongError(f"format.'{pattern}': {target}: expected a string")
+        try:
+            check_setting(target, " ".join(name.split()))
+        except Refused as error:
+            raise _WrongError(f"format.'{pattern}': {error}") from None
+        settings[target] = " ".join(name.split())
+    return Rule(pattern, settings)
+
+
+def _leaves(table: dict[str, object]) -> Iterator[tuple[str, object]]:
+    """The settings of a table: tables within it are the parts of a target."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{part}", inner) for part, inner in _leaves(value))
+        else:
+            yield name, value
+
+
+def _types(file: str) -> Btf:
+    try:
+        return read_btf(Path(file))
+    except (OSError, BtfError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _WrongError(f"btf: {file}: {reason}") from None

@@ -1,0 +1,132 @@
+"""Keys of LPM tries: a prefix and its length in bits."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+from fusefs.text.addresses import Ipv4, Ipv6
+from fusefs.text.arrays import Array
+from fusefs.text.codec import Codec, Column, Texts, scalar, unpacked
+from fusefs.text.composite import Composite, Part, Struct
+from fusefs.text.errors import clip, refusal
+from fusefs.text.parse import Mapping, Node, Scalar
+from fusefs.text.scalars import Integer
+from fusefs.text.strings import CharArray, Raw
+
+LENGTH, DATA = "prefixlen", "data"
+_LENGTH_SIZE = 4
+_ADDRESSES: dict[int, type[Ipv4 | Ipv6]] = {4: Ipv4, 16: Ipv6}
+
+
+def lpm_codec(key: Codec) -> Codec:
+    """The codec of the keys of an LPM trie, from that of their type, which begins with a u32.
+
+    Source: struct bpf_lpm_trie_key_u8 in linux/bpf.h. A type of another form stays as it is.
+    """
+    size = key.size - _LENGTH_SIZE
+    if isinstance(key, Raw):
+        return Lpm(key.name, _data(Raw(size)))
+    if not isinstance(key, Struct) or len(key.parts) < 2:
+        return key
+    length, *rest = key.parts
+    if length.offset or length.codec.size != _LENGTH_SIZE or not isinstance(length.codec, Integer):
+        return key
+    if len(rest) == 1 and rest[0].offset == _LENGTH_SIZE and rest[0].codec.size == size:
+        return Lpm(key.name, _data(rest[0].codec))
+    if rest[0].offset < _LENGTH_SIZE:
+        return key
+    parts = [Part(part.name, part.offset - _LENGTH_SIZE, part.codec) for part in rest]
+    return Lpm(key.name, Struct(key.name, size, parts))
+
+
+def _data(codec: Codec) -> Codec:
+    """Four or sixteen bytes of no other meaning are taken for an address: a trie compares from
+    the first bit of the first byte, as routes do."""
+    plain = isinstance(codec, Raw | Integer | CharArray) or (
+        isinstance(codec, Array) and isinstance(codec.element, Integer) and codec.element.size == 1
+    )
+    if not plain:
+        return codec
+    address = _ADDRESSES.get(codec.size)
+    return address(codec.name) if address else Raw(codec.size)
+
+
+class Lpm(Codec):
+    """A prefix `data` of a length in bits, shown as "10.1.0.0/16"; where the prefix is no string
+    but an object or array, as {"prefixlen": 16, "data": ...}.
+
+    Both are taken, and `10.1.0.0_16`. Bits after the prefix are part of the key, and kept.
+    """
+
+    def __init__(self, name: str, data: Codec) -> None:
+        self.name = name
+        self.data = data
+        self.size = _LENGTH_SIZE + data.size
+        self.length = Integer("prefixlen", _LENGTH_SIZE, signed=False)
+        self.weight = 1 + data.weight
+        self.depth = 1 + data.depth
+
+    def of(self, change: Callable[[Codec], Codec]) -> Lpm:
+        """The same with another codec for the prefix."""
+        return Lpm(self.name, change(self.data))
+
+    def prefix(self, key: bytes) -> bytes:
+        """`key` without the bits after its prefix: the kernel takes keys for the same that differ
+        in those alone."""
+        length = int.from_bytes(key[:_LENGTH_SIZE], sys.byteorder)
+        rest = max(self.data.size * 8 - length, 0)
+        data = int.from_bytes(key[_LENGTH_SIZE:], "big") >> rest << rest
+        return key[:_LENGTH_SIZE] + data.to_bytes(self.data.size, "big")
+
+    @functools.cached_property
+    def mask(self) -> int:
+        return self.data.mask << 8 * _LENGTH_SIZE | self.length.mask
+
+    def _columns(self, column: Column) -> tuple[Column, Column]:
+        lengths = unpacked(self.length, b"".join(item[:_LENGTH_SIZE] for item in column))
+        return lengths, unpacked(self.data, b"".join(item[_LENGTH_SIZE:] for item in column))
+
+    def shown(self, column: Column) -> Texts:
+        lengths, data = self._columns(column)
+        form = f'{{"{LENGTH}": %s, "{DATA}": %s}}'
+        if isinstance(self.data, Composite | Array | CharArray):
+            return list(map(form.__mod__, zip(lengths, self.data.shown(data), strict=True)))
+        words = (str(text).strip('"') for text in self.data.shown(data))
+        return [f'"{word}/{length}"' for word, length in zip(words, lengths, strict=True)]
+
+    def named(self, column: Column) -> Texts:
+        lengths, data = self._columns(column)
+        return list(map("%s_%s".__mod__, zip(self.data.named(data), lengths, strict=True)))
+
+    def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
+        if not isinstance(node, Mapping):
+            node = self._split(scalar(node, path, "a prefix"), node, path)
+        members = {name: value for name, _at, value in node.members}
+        if unknown := members.keys() - {LENGTH, DATA}:
+            message = f"a prefix has no field {min(unknown)!r}; its fields are {LENGTH}, {DATA}"
+            raise refusal(path, message, node.at)
+        length, data = old[:_LENGTH_SIZE], old[_LENGTH_SIZE:]
+        if DATA in members:
+            data = self.data.encode(members[DATA], data, path)
+        if LENGTH in members:
+            length = self.length.encode(members[LENGTH], length, path)
+        if int.from_bytes(length, sys.byteorder) > self.data.size * 8:
+            message = f"a prefix of {self.name} has at most {self.data.size * 8} bits"
+            raise refusal(path, message, node.at)
+        return length + data
+
+    def _split(self, text: str, node: Node, path: str) -> Mapping:
+        """The parts of a text like 10.1.0.0/16."""
+        cut = max(text.rfind("/"), text.rfind("_"))
+        if cut < 0:
+            message = f"expected a prefix and its length in bits, as {clip(text)}/8"
+            raise refusal(path, message, node.at)
+        data = Scalar(node.at, text[:cut], quoted=True)
+        length = Scalar(node.at, text[cut + 1 :], quoted=True)
+        return Mapping(node.at, ((LENGTH, node.at, length), (DATA, node.at, data)))
+
+    def begins(self, token: str) -> bool:
+        cut = max(token.rfind("/"), token.rfind("_"))
+        return self.length.begins(token[cut + 1 :]) if cut >= 0 else self.data.begins(token)

@@ -1,0 +1,104 @@
+"""The types of a map's keys and values, and the codecs that they make without any format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
+from fusefs.bpf.btf_build import BtfBuilder
+from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.map import Map, MapType
+from fusefs.text.codec import Codec
+from fusefs.text.compile import compile_codec, raw_codec, type_name
+from fusefs.text.lpm import lpm_codec
+from fusefs.tree.map_types import KEYED
+
+
+class MapBtf:
+    """What the BTF of a map says of it. The BTF itself is read when it is needed.
+
+    `key_type` and `value_type` are C types, or None without BTF; `problem` says why there is
+    none although the map has BTF. `section` is the name of the data section that the value is, or
+    None.
+    """
+
+    def __init__(self, bpf_map: Map, files: Sequence[Btf] = ()) -> None:
+        """`files` are searched for types, after the map's own BTF and the kernel's."""
+        info = bpf_map.info
+        self._ids = info.btf_id, info.btf_vmlinux_id
+        self._files = files
+        self.key_type: str | None = None
+        self.value_type: str | None = None
+        self.problem: str | None = None
+        self.section: str | None = None
+        self.key: Codec = raw_codec(info.key_size)
+        self.value: Codec = raw_codec(info.value_size)
+        self.key_id: int = info.btf_key_type_id
+        self.value_id: int = info.btf_value_type_id
+        # struct_ops: the value is a struct of the kernel or of one of its modules.
+        self.kernel_value_id: int = info.btf_vmlinux_value_type_id
+        traits = KEYED.get(info.type)
+        if traits and traits.fixed:
+            self.key = _INDEX  # an index is a number, whether BTF says so or not
+        try:
+            self._compile(info.key_size, info.value_size)
+        except (BtfError, PermissionError) as error:
+            self.problem = f"the BTF of this map cannot be read: {error}"
+        if info.type == MapType.LPM_TRIE:
+            self.key = lpm_codec(self.key)
+
+    def _compile(self, key_size: int, value_size: int) -> None:
+        btf = self.own()
+        if btf and self.value_id:
+            self.value, self.value_type = _fitting(btf, self.value_id, value_size)
+            value_type = btf.type(self.value_id)
+            if isinstance(value_type, DataSection):
+                self.section = value_type.name
+            if self.key_id:
+                self.key, self.key_type = _fitting(btf, self.key_id, key_size)
+        if kernel := self.kernel():
+            self.value, self.value_type = _fitting(kernel, self.kernel_value_id, value_size)
+
+    def own(self) -> Btf | None:
+        """The map's own BTF, or None without any. Raises BtfError."""
+        return _by_id(self._ids[0])
+
+    def kernel(self) -> Btf | None:
+        """The BTF that the value's type is in, where that is not the map's own."""
+        return _by_id(self._ids[1]) if self.kernel_value_id else None
+
+    def find(self, kind: Kind, name: str) -> tuple[Btf, int] | None:
+        """The type of this kind and name, and the BTF that it is in. Raises BtfError."""
+        kinds = (Kind.ENUM, Kind.ENUM64) if kind == Kind.ENUM else (kind,)
+        for btf in self._blobs():
+            if btf and (type_id := btf.find(name, *kinds)):
+                return btf, type_id
+        return None
+
+    def _blobs(self) -> Iterator[Btf | None]:
+        yield self.own()
+        yield kernel_btf()
+        yield from self._files
+
+
+def _by_id(btf_id: int) -> Btf | None:
+    if not btf_id:
+        return None
+    with BtfObject.from_id(btf_id) as btf_object:
+        return btf_object.parse()
+
+
+def _fitting(btf: Btf, type_id: int, size: int) -> tuple[Codec, str]:
+    codec = compile_codec(btf, type_id)
+    if codec.size != size:
+        raise BtfError(f"type {type_id} has {codec.size} bytes, and the map {size}")
+    return codec, type_name(btf, type_id)
+
+
+def _index_codec() -> Codec:
+    types = BtfBuilder()
+    index = types.integer("__u32", 4)
+    return compile_codec(Btf.parse(types.build()), index)
+
+
+_INDEX = _index_codec()

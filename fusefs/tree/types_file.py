@@ -1,0 +1,85 @@
+"""`types.h`: C declarations of the types that an object's BTF gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.btf import Btf, BtfError, DataSection, Function
+from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.program import Program
+from fusefs.text.c_names import remark
+from fusefs.text.declarations import declarations
+from fusefs.tree.files import TextFile
+from fusefs.tree.map_view import Found, MapView
+
+# Sections that describe a program to its loader, and hold no variables.
+_FOR_LOADERS = frozenset({".maps", "license", "version"})
+
+
+class TypesFile(TextFile):
+    """Of a map the types of keys and values, of a program its functions and global variables.
+
+    They are the same as long as the object lives.
+    """
+
+    __slots__ = ("_found",)
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(found.subject, "types.h")
+        self._found = found
+
+    @property
+    def known(self) -> bool:
+        return self._sighting.seen
+
+    def render(self, obj: Pinned) -> bytes:
+        title = f"{obj.kind} {obj.info.id}"
+        try:
+            lines = [*self._lines(obj)]
+        except (BtfError, PermissionError) as error:
+            lines = [_comment(f"The BTF of this {obj.kind} cannot be read: {error}")]
+        guard = f"BPF_{obj.kind.upper()}_{obj.info.id}_TYPES_H"
+        text = "\n".join(
+            [f"#ifndef {guard}", f"#define {guard}", "", _comment(f"Types of {title}"), *lines]
+        )
+        return f"{text.rstrip()}\n\n#endif\n".encode()
+
+    def _lines(self, obj: Pinned) -> Iterator[str]:
+        view = self._found.view
+        if view:
+            yield from _of_map(view)
+        elif isinstance(obj, Program) and obj.info.btf_id:
+            with BtfObject.from_id(obj.info.btf_id) as btf_object:
+                btf = btf_object.parse()
+            yield ""
+            yield declarations(btf, _of_program(btf))
+        else:
+            yield _comment(f"This {obj.kind} has no BTF.")
+
+
+def _comment(text: str) -> str:
+    return f"/* {remark(text)} */"
+
+
+def _of_map(view: MapView) -> Iterator[str]:
+    of_map = view.btf
+    key = f"{of_map.key_type or 'no BTF'}, {view.key_size} bytes"
+    value = f"{of_map.value_type or 'no BTF'}, {of_map.value.size} bytes"
+    yield _comment(f"key: {key}")
+    yield _comment(f"value: {value}")
+    yield ""
+    if btf := of_map.own():
+        yield declarations(btf, [of_map.key_id, of_map.value_id])
+    if kernel := of_map.kernel():
+        yield declarations(kernel, [of_map.kernel_value_id])
+
+
+def _of_program(btf: Btf) -> Iterator[int]:
+    """Its functions, which tell its context; and its variables."""
+    for type_id in range(1, len(btf)):
+        match btf.type(type_id):
+            case Function():
+                yield type_id
+            case DataSection(name) if name not in _FOR_LOADERS:
+                yield type_id

@@ -1,0 +1,102 @@
+"""What the files have in common that show a value of a map: of a key, or of a variable."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from abc import abstractmethod
+from collections.abc import Hashable
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.credentials import Caller
+from fusefs.bpf.map import Map
+from fusefs.text.codec import Codec
+from fusefs.text.value import check_begins, from_text, to_text
+from fusefs.tree.files import WritableFile
+from fusefs.tree.map_view import MapView
+from fusefs.tree.node import Attributes, Handle, refusal, wants_write
+from fusefs.tree.subject import Subject
+
+
+class ValueFile(WritableFile):
+    """A value in a map as a line of JSON. Objects may be written in part."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, subject: Subject, view: MapView, name: str, identity: Hashable) -> None:
+        super().__init__(subject, name, identity)
+        self.view = view
+
+    @property
+    @abstractmethod
+    def codec(self) -> Codec:
+        """What the value is, with the formats that are set now."""
+
+    @property
+    @abstractmethod
+    def large(self) -> bool:
+        """Whether it takes too long to read it to tell its size, which is then shown as 0."""
+
+    @abstractmethod
+    def old(self, bpf_map: Map) -> bytes:
+        """The value that a text is written over."""
+
+    @abstractmethod
+    def save(self, bpf_map: Map, old: bytes, new: bytes, flags: int) -> None:
+        """Set the value to `new`, which a text made of `old`; `flags` are those of the open."""
+
+    def fixed(self) -> str:
+        """Why nobody can write it; empty when those can who have the permission."""
+        return "the map is frozen" if self.view.frozen(self.subject) else ""
+
+    def permissions(self, status: os.stat_result) -> int:
+        return status.st_mode & (0o444 if self.fixed() else 0o666)
+
+    def found(self, value: bytes, mtime_ns: int) -> None:
+        """Note the value that the map has, for the attributes."""
+        if not self.large:
+            self.see(self.text(value), mtime_ns)
+
+    def text(self, value: bytes) -> bytes:
+        """What the file shows of a value."""
+        return to_text(self.codec, value).encode()
+
+    def attributes(self) -> Attributes:
+        if self.large:
+            status = self.subject.status()
+            attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        else:
+            attributes = super().attributes()
+        attributes.nlink = 2  # editors that see a hard link save in place, and do not rename
+        return attributes
+
+    def open(self, flags: int, caller: Caller) -> Handle:
+        if wants_write(flags) and (reason := self.fixed()):
+            with self.subject.open() as obj:
+                self.subject.logs.add(obj, f"write {self.name}", reason)
+            raise refusal(errno.EPERM, reason)
+        return super().open(flags, caller)
+
+    @property
+    def longest(self) -> int:
+        # Numbers, names of fields and white space take this much, and more than they need.
+        codec = self.codec
+        return (1 << 16) + 256 * codec.weight + 8 * codec.size
+
+    def check(self, obj: Pinned, text: str) -> None:
+        check_begins(self.codec, text, self.old(as_map(obj)))
+
+    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+        bpf_map = as_map(obj)
+        old = self.old(bpf_map)
+        new = from_text(self.codec, text, old)
+        self.save(bpf_map, old, new, flags)
+        self.found(new, time.time_ns())
+
+
+def as_map(obj: Pinned) -> Map:
+    """An object that is known to be a map: only maps are given files of values."""
+    assert isinstance(obj, Map)
+    return obj
