@@ -384,30 +384,38 @@ class Btf:
                 return Alias(kind, name, size_or_type)
         raise BtfError(f"kind {kind} is not known")
 
-    def find(self, name: str, *kinds: Kind) -> int | None:
-        """The lowest id of a type of this name and one of these kinds, or None."""
-        for type_id in self._named(name.encode()):
-            position = self._positions[type_id - self._first]
-            if self._words[position + 1] >> 24 & 0x1F in kinds:
-                return type_id
-        return self._base.find(name, *kinds) if self._base else None
-
-    def _named(self, name: bytes) -> Iterator[int]:
-        at = self._strings.find(b"\0" + name + b"\0")
-        if at < 0:
-            return
-        offset = self._first_string + at + 1
+    def of_kind(self, *kinds: Kind) -> Iterator[int]:
+        """The ids of all types of these kinds, lowest first, without decoding any."""
+        if self._base:
+            yield from self._base.of_kind(*kinds)
         words = self._words
         for number, position in enumerate(self._positions, self._first):
-            if words[position] == offset:
+            if words[position + 1] >> 24 & 0x1F in kinds:
                 yield number
+
+    def find(self, name: str, *kinds: Kind) -> int | None:
+        """An id of a type of this name and one of these kinds, or None: the lowest, but of a split
+        blob's own before those of the blob that it continues."""
+        offset = self._string_offset(name.encode())
+        words = self._words
+        for number, position in enumerate(self._positions if offset else (), self._first):
+            if words[position] == offset and words[position + 1] >> 24 & 0x1F in kinds:
+                return number
+        return self._base.find(name, *kinds) if self._base else None
+
+    def _string_offset(self, name: bytes) -> int | None:
+        """Where the string of a name is. A split blob shares those that are in its base."""
+        offset = self._base._string_offset(name) if self._base else None
+        if offset is None:
+            at = self._strings.find(b"\0" + name + b"\0")
+            offset = self._first_string + at + 1 if at >= 0 else None
+        return offset
 
     def find_enumerator(self, name: str) -> int | None:
         """The lowest id of an enumeration that has an enumerator of this name, or None."""
-        at = self._strings.find(b"\0" + name.encode() + b"\0")
-        offset = self._first_string + at + 1
+        offset = self._string_offset(name.encode())
         words = self._words
-        for number, position in enumerate(self._positions if at >= 0 else (), self._first):
+        for number, position in enumerate(self._positions if offset else (), self._first):
             info = words[position + 1]
             step = _MEMBER_WORDS[info >> 24 & 0x1F]
             if info >> 24 & 0x1F in (Kind.ENUM, Kind.ENUM64):

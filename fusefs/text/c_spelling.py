@@ -287,7 +287,7 @@ def _joined(base: str, words: Sequence[str], declarator: str) -> str:
 def _decl_tags(btf: Btf) -> dict[tuple[int, int], list[str]]:
     """The declaration tags by what they are on: type id, and component or -1."""
     tags: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for target in map(btf.type, range(1, len(btf))):
+    for target in map(btf.type, btf.of_kind(Kind.DECL_TAG)):
         if isinstance(target, bpf.DeclTag):
             tags[target.target, target.component].append(target.name)
     return dict(tags)

@@ -14,6 +14,7 @@ format is one of `FORMATS`, or the name of a struct, union or enum to take the b
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ class Unfit(Refused):
 
 def _integer(codec: Codec, *, signed: bool, order: str = sys.byteorder) -> Codec:
     if not 1 <= codec.size <= _MAX_INTEGER:
-        raise Refused(f"{codec.name} has {codec.size} bytes, and integers 1 to {_MAX_INTEGER}")
+        raise Refused(f"it has {codec.size} bytes, and an integer has 1 to {_MAX_INTEGER}")
     byte_order = cast(Literal["little", "big"], order)
     return Integer(codec.name, codec.size, signed=signed, order=byte_order)
 
@@ -71,7 +72,7 @@ def _hex(codec: Codec) -> Codec:
 def _of_size(make: Callable[[str], Codec], size: int) -> Callable[[Codec], Codec]:
     def sized(codec: Codec) -> Codec:
         if codec.size != size:
-            raise Refused(f"{codec.name} has {codec.size} bytes, and the format {size}")
+            raise Refused(f"it has {codec.size} bytes, and the format is for {size}")
         return make(codec.name)
 
     return sized
@@ -154,17 +155,16 @@ def _changed(codec: Codec, steps: list[str], change: Callable[[Codec], Codec]) -
     if not steps:
         return codec.of(change) if isinstance(codec, Lpm) else change(codec)
 
-    def further(part: Codec) -> Codec:
-        return _changed(part, steps[1:], change)
-
     step = steps[0]
-    match codec:
-        case Composite() if codec.member(step):
-            return codec.of(step, further)
-        case Array() if step == "[]":
-            return codec.of(further)
-        case Lpm() if step == DATA:
-            return codec.of(further)
+    if isinstance(codec, Composite):
+        # Names may have dots: those of static variables have the function's before them.
+        for count in range(1, len(steps) + 1):
+            if codec.member(name := ".".join(steps[:count])):
+                return codec.of(
+                    name, functools.partial(_changed, steps=steps[count:], change=change)
+                )
+    elif (isinstance(codec, Array) and step == "[]") or (isinstance(codec, Lpm) and step == DATA):
+        return codec.of(functools.partial(_changed, steps=steps[1:], change=change))
     what = "elements" if step == "[]" else f"field {clip(step)!r}"
     raise Refused(f"{codec.name} has no {what}")
 
@@ -190,8 +190,7 @@ def _as_type(codec: Codec, kind: str, name: str, find: FindType) -> Codec:
     except BtfError as error:
         raise Refused(f"{kind} {clip(name)}: {error}") from None
     if made.size != codec.size:
-        message = f"{kind} {clip(name)} has {made.size} bytes, and {codec.name} {codec.size}"
-        raise Refused(message)
+        raise Refused(f"it has {codec.size} bytes, and {kind} {clip(name)} has {made.size}")
     return made
 
 

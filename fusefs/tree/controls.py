@@ -80,15 +80,14 @@ class FormatFile(WritableFile):
     def accept(self, obj: Pinned, text: str, flags: int) -> None:
         given = parse_settings(text)
         written = {target: name for target, (name, _at) in given.items()}
-        # A new format for the whole is not for the parts of the old.
         before = self._view.settings
+        # A new format for the whole is not for the parts of the old.
         changed = [t for t, name in written.items() if before.get(t, AUTO) != name]
-        for target in set(before) - set(written):
-            if any(is_part(target, whole) for whole in changed):
-                written[target] = AUTO
+        dropped = {t for t in before if any(is_part(t, whole) for whole in changed)}
+        kept = {t: name for t, name in before.items() if t not in dropped}
         try:
-            self._view.use(before | written)
+            self._view.use(kept | written)
         except Unfit as error:
             at = given[error.target][1] if error.target in given else 0
             raise Refused(error.reason, at) from None
-        self._place.remember(written)
+        self._place.remember(dict.fromkeys(dropped, AUTO) | written)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fusefs.bpf.bpffs import Pinned
-from fusefs.bpf.btf import Btf, BtfError, DataSection, Function
+from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.program import Program
 from fusefs.text.c_names import remark
@@ -77,9 +77,8 @@ def _of_map(view: MapView) -> Iterator[str]:
 
 def _of_program(btf: Btf) -> Iterator[int]:
     """Its functions, which tell its context; and its variables."""
-    for type_id in range(1, len(btf)):
-        match btf.type(type_id):
-            case Function():
-                yield type_id
-            case DataSection(name) if name not in _FOR_LOADERS:
-                yield type_id
+    yield from btf.of_kind(Kind.FUNC)
+    for type_id in btf.of_kind(Kind.DATASEC):
+        section = btf.type(type_id)
+        if isinstance(section, DataSection) and section.name not in _FOR_LOADERS:
+            yield type_id

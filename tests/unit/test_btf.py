@@ -116,10 +116,12 @@ def test_types_that_are_not_there(number: int) -> None:
 
 
 def split(base: Btf, strings_before: int) -> Btf:
-    """A module's blob: `typedef int module_t`, after the types of `base`."""
+    """A module's blob: `typedef int module_t; union pair`, after the types of `base`, which has the
+    name `pair`, too."""
     strings = b"\0module_t\0"
-    words = [strings_before + 1, Kind.TYPEDEF << 24, 1]
-    types = struct.pack("=3I", *words)
+    pair = BLOB[-strings_before:].index(b"\0pair\0") + 1
+    words = [strings_before + 1, Kind.TYPEDEF << 24, 1, pair, Kind.UNION << 24, 0]
+    types = struct.pack("=6I", *words)
     header = struct.pack("=HBBIIIII", btf.MAGIC, 1, 0, 24, 0, len(types), len(types), len(strings))
     return Btf.parse(header + types + strings, base)
 
@@ -128,11 +130,13 @@ def test_a_blob_that_continues_another() -> None:
     base = Btf.parse(BLOB)
     strings = struct.unpack_from("=I", BLOB, 20)[0]
     module = split(base, strings)
-    assert len(module) == len(base) + 1
+    assert len(module) == len(base) + 2
     assert module.type(len(base)) == btf.Alias(Kind.TYPEDEF, "module_t", 1)
     assert module.type(6) == base.type(6)
     assert module.find("module_t", Kind.TYPEDEF) == len(base)
     assert module.find("pair", Kind.STRUCT) == 6
+    assert module.find("pair", Kind.UNION) == len(base) + 1
+    assert list(module.of_kind(Kind.TYPEDEF, Kind.UNION)) == [8, 14, len(base), len(base) + 1]
     assert module.find_enumerator("MODE_ON") == 9
     assert module.strip(len(base)) == 1
 
