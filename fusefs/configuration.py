@@ -18,10 +18,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from fusefs.bpf.btf import Btf, BtfError
+from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_file import read_btf
 from fusefs.text.errors import Refused
 from fusefs.text.formats import check_setting
+from fusefs.text.jsontext import escape_controls
 from fusefs.tree.formats import Formats, Rule
 
 DEFAULT_FILE = "/etc/bpf-fusefs.toml"
@@ -50,7 +51,9 @@ def read_formats(path: str | None) -> Formats:
     try:
         return _formats(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, _WrongError) as error:
-        raise ConfigurationError(f"{file}: {error}") from None
+        raise ConfigurationError(f"{file}: {escape_controls(str(error))}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: it is nested too deep") from None
 
 
 class _WrongError(Exception):
@@ -97,6 +100,6 @@ def _leaves(table: dict[str, object]) -> Iterator[tuple[str, object]]:
 def _types(file: str) -> Btf:
     try:
         return read_btf(Path(file))
-    except (OSError, BtfError) as error:
+    except (OSError, ValueError) as error:  # BtfError; a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise _WrongError(f"btf: {file}: {reason}") from None

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -41,8 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 
-# A listing lets other requests in after so many names.
-_TURN = 256
+# A listing lets other requests in after so many seconds.
+_TURN = 0.005
 
 
 def request(handler: Handler[P, R]) -> Handler[P, R]:
@@ -93,6 +94,7 @@ class Listing:
         self._position = 0
         self._children: Iterator[tuple[str, Node]] = directory.children()
         self._waiting: tuple[str, Node | int] | None = None
+        self._turn_ends = 0.0
 
     async def seek(self, position: int) -> None:
         """Go to a position: the number of names before it. Back means from the start again."""
@@ -100,8 +102,17 @@ class Listing:
             self._position, self._waiting = 0, None
             self._children = self._directory.children()
         while self._position < position and self.peek() is not None:
-            if self.advance() % _TURN == 0:
+            self.advance()
+            if self.overdue():
                 await trio.lowlevel.checkpoint()
+
+    def overdue(self) -> bool:
+        """Whether others had to wait for long; a new turn begins if so."""
+        now = time.monotonic()
+        overdue = now > self._turn_ends
+        if overdue:
+            self._turn_ends = now + _TURN
+        return overdue
 
     def peek(self) -> tuple[str, Node | int] | None:
         """The name here, with its node or inode number; None at the end."""
@@ -307,7 +318,7 @@ class Operations(pyfuse3.Operations):
                 if not self._list(token, *child, entry, start_id + 1, referred):
                     return
                 start_id = listing.advance()
-                if start_id % _TURN == 0:
+                if listing.overdue():
                     await trio.lowlevel.checkpoint()
         except BaseException:
             # The reply is an error: the kernel hears of none of these.

@@ -10,7 +10,9 @@ import ctypes
 import enum
 import errno
 import functools
+import operator
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +29,10 @@ _HASHED_BYTES = 1 << 20
 # are tried next.
 _BATCH_LEAST = 16
 _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE, linux/bpf.h
+
+
+# How often the walk through an LPM trie may start over.
+_RESTARTS = 100
 
 
 class MapType(enum.IntEnum):
@@ -106,6 +112,14 @@ class Batch:
     def pairs(self, key_size: int, stride: int) -> Iterator[tuple[bytes, bytes]]:
         """Each key with its value."""
         return zip(split(self.keys, key_size), split(self.values, stride), strict=True)
+
+
+def _place(key: bytes) -> int:
+    """Where a key of an LPM trie comes in its order: before all that lie behind its last address,
+    and of those with the same last address, before the shorter prefixes (trie_get_next_key in
+    kernel/bpf/lpm_trie.c, a walk in postorder)."""
+    rest = max((len(key) - 4) * 8 - int.from_bytes(key[:4], sys.byteorder), 0)
+    return (int.from_bytes(key[4:], "big") | (1 << rest) - 1) << 16 | rest
 
 
 def split(items: bytes, size: int) -> Iterator[bytes]:
@@ -271,7 +285,8 @@ class Map(Object):
         once or not at all.
         """
         try:
-            yield from self._batches()
+            batches = self._batches()
+            yield from self._onward(batches) if self.info.type == MapType.LPM_TRIE else batches
         except OSError as error:
             # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
             if error.errno not in (errno.EINVAL, ENOTSUPP):
@@ -301,15 +316,49 @@ class Map(Object):
                 keys, values = buffer(room * self.key_size), buffer(room * self.stride)
                 continue
             count: int = arguments.count
-            yield Batch(
+            batch = Batch(
                 count,
                 ctypes.string_at(keys, count * self.key_size),
                 ctypes.string_at(values, count * self.stride),
             )
+            yield batch
             if last:
                 return
             position, following = following, position
+            if self.info.type == MapType.LPM_TRIE and count:
+                ctypes.memmove(position, self._remaining(batch), self.key_size)
             arguments.in_batch = ctypes.addressof(position)
+
+    def _remaining(self, batch: Batch) -> bytes:
+        """The last key of a batch that an LPM trie still has, for the walk to go on from. Where
+        all were deleted, there is little before them that it would pass again."""
+        keys = list(split(batch.keys, self.key_size))
+        return next((key for key in reversed(keys) if self._has_prefix(key)), keys[-1])
+
+    def _onward(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of an LPM trie without what comes again.
+
+        When the prefix that the kernel stands on is deleted, it starts over from the first; but the
+        order in which it gives them is known. The bound ends a walk that is always thrown back.
+        """
+        last, left = -1, _RESTARTS * (self.info.max_entries + _BATCH_ENTRIES)
+        for batch in batches:
+            places = [_place(key) for key in split(batch.keys, self.key_size)]
+            if all(map(operator.lt, [last, *places], places)):
+                yield batch
+            else:
+                new: list[tuple[bytes, bytes]] = []
+                pairs = batch.pairs(self.key_size, self.stride)
+                for place, pair in zip(places, pairs, strict=True):
+                    if place > last:
+                        new.append(pair)
+                        last = place
+                keys, values = (b"".join(pair[side] for pair in new) for side in (0, 1))
+                yield Batch(len(new), keys, values)
+            last = max([last, *places[-1:]])
+            left -= batch.count
+            if left < 0:
+                raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
 
     def _next_key(self, key: bytes | None) -> bytes | None:
         """The key after `key`, or the first; None after the last."""

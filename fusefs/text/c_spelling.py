@@ -16,7 +16,7 @@ from fusefs.text.c_names import Names, Scope, identifier, keyword, literal
 from fusefs.text.c_scalars import base_type, constant, integer
 
 MAX_DEPTH = 64
-MAX_TEXT = 16 << 20  # characters of declarations: seconds of work
+MAX_TEXT = 1 << 19  # characters of declarations: about a second's work
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
 TYPE_TAG = "__btf_type_tag"
 DECL_TAG = "__btf_decl_tag"
@@ -25,15 +25,15 @@ DECL_TAG = "__btf_decl_tag"
 class Speller:
     """Writes declarators, and the bodies of structs, unions and enums.
 
-    Raises `BtfError` for what is malformed, nested too deep, or longer than `MAX_TEXT` in all.
+    Raises `BtfError` for what is malformed, nested too deep, or longer than `most` in all.
     """
 
-    def __init__(self, btf: Btf, types: Types, layouts: Layouts) -> None:
+    def __init__(self, btf: Btf, types: Types, layouts: Layouts, most: int) -> None:
         self.names = Names()
         self.tags_used: set[str] = set()  # TYPE_TAG, DECL_TAG
         self._types = types
         self._layouts = layouts
-        self._room = MAX_TEXT
+        self._most = self._room = most
         self._words: dict[int, str] = {}  # of types that are one in C
         self._inlined: set[int] = set()
         self._decl_tags = _decl_tags(btf)
@@ -90,7 +90,7 @@ class Speller:
         """Counts text. What is nested can be exponentially longer than the blob."""
         self._room -= length
         if self._room < 0:
-            raise BtfError(f"the declarations are longer than {MAX_TEXT} characters")
+            raise BtfError(f"the declarations are longer than {self._most} characters")
 
     def _allowed(self, type_id: int, qualifiers: Sequence[str]) -> list[str]:
         """The qualifiers and tags as C takes them: once, and `restrict` on pointers to objects."""

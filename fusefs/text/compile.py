@@ -20,7 +20,9 @@ from fusefs.text.strings import CharArray, Raw
 
 __all__ = ["compile_codec", "raw_codec", "type_name"]
 
-MAX_SIZE = 64 << 20  # bytes of a value, and scalars visited to show it
+MAX_SIZE = 64 << 20  # bytes of a value
+MAX_WEIGHT = 1 << 20  # scalars of a value: about a second's work
+MAX_MEMBERS = 20_000  # of all structs, unions and sections that a type is made of
 MAX_DEPTH = 32  # kernel/bpf/btf.c: MAX_RESOLVE_DEPTH
 POINTER_SIZE = 8  # in BPF programs, whatever the kernel's
 
@@ -66,13 +68,14 @@ class _Compiler:
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
         self._codecs: dict[int, Codec] = {}
+        self._members = 0
 
     def codec(self, type_id: int, depth: int) -> Codec:
         if depth > MAX_DEPTH:
             raise BtfError(f"type {type_id} is nested more than {MAX_DEPTH} deep, or within itself")
         if type_id not in self._codecs:
             codec = self._compile(type_id, depth + 1)
-            if codec.size > MAX_SIZE or codec.weight > MAX_SIZE:
+            if codec.size > MAX_SIZE or codec.weight > MAX_WEIGHT:
                 raise BtfError(f"type {type_id}, {codec.name}, is too large")
             if codec.depth > MAX_DEPTH:
                 raise BtfError(f"type {type_id}, {codec.name}, is nested too deep")
@@ -95,7 +98,7 @@ class _Compiler:
                 name = type_name(self._btf, type_id)
                 return Enumeration(name, size, signed=signed, values=values)
             case bpf.Array(element, count):
-                return self._array(type_id, element, count, depth)
+                return self._array(type_name(self._btf, type_id), element, count, depth)
             case bpf.Composite() as composite:
                 return self._composite(type_id, composite, depth)
             case bpf.Variable(type_id=target):
@@ -103,6 +106,11 @@ class _Compiler:
             case bpf.DataSection() as section:
                 return self._section(section, depth)
         raise BtfError(f"type {type_id}, {type_name(self._btf, type_id)}, has no values")
+
+    def _count(self, members: int) -> None:
+        self._members += members
+        if self._members > MAX_MEMBERS:
+            raise BtfError(f"the type has more than {MAX_MEMBERS} members in all")
 
     def _alias(self, kind: Kind, name: str, target: int, depth: int) -> Codec:
         codec = self.codec(target, depth)
@@ -121,14 +129,16 @@ class _Compiler:
                 return Struct(name, POINTER_SIZE, ())
         return Pointer(name, POINTER_SIZE)
 
-    def _array(self, type_id: int, element_id: int, count: int, depth: int) -> Codec:
+    def _array(self, name: str, element_id: int, count: int, depth: int) -> Codec:
         element = self.codec(element_id, depth)
         below = self._btf.type(self._btf.strip(element_id))
         if isinstance(below, bpf.Int) and below.name == "char" and below.size == 1:
             return CharArray(count)
         if max(element.size, element.shows) * count > MAX_SIZE:
-            raise BtfError(f"type {type_id}, {type_name(self._btf, type_id)}, is too large")
-        return Array(element, count, type_name(self._btf, type_id))
+            raise BtfError(f"{name} is too large")
+        if element.shows and element.weight * count > MAX_WEIGHT // 2:
+            return Raw(element.size * count, name)  # all else in the value is shown by its type
+        return Array(element, count, name)
 
     def _composite(self, type_id: int, composite: bpf.Composite, depth: int) -> Codec:
         name = type_name(self._btf, type_id)
@@ -137,6 +147,7 @@ class _Compiler:
         address = _ADDRESSES.get((composite.name, composite.size))
         if address and not composite.is_union:
             return address(name)
+        self._count(len(composite.members))
         parts = [self._member(name, composite, member, depth) for member in composite.members]
         kind = Union if composite.is_union else Struct
         return kind(name, composite.size, _shown(parts))
@@ -161,7 +172,7 @@ class _Compiler:
         self, name: str, size: int, below: bpf.Type, codec: Codec, first: int, bits: int
     ) -> Part:
         """The member `bits` bits wide, `first` bits into a struct of `size` bytes."""
-        number = codec.number if isinstance(codec, Bitfield) else codec
+        number = codec.whole if isinstance(codec, Bitfield) else codec
         if isinstance(below, bpf.Int):  # a bitfield has no byte order, whatever its typedef says
             number = _number(below)
         if not isinstance(number, Number) or bits > number.size * 8:
@@ -174,6 +185,7 @@ class _Compiler:
         return Part(name, start // 8, Bitfield(number, unit // 8, first - start, bits))
 
     def _section(self, section: bpf.DataSection, depth: int) -> Codec:
+        self._count(len(section.variables))
         parts = []
         for type_id, offset, size in section.variables:
             variable = self._btf.type(type_id)
@@ -189,7 +201,28 @@ class _Compiler:
         below = self._btf.type(self._btf.strip(variable.type_id))
         if isinstance(below, bpf.Void | bpf.Forward | bpf.Function | bpf.Prototype):
             return Raw(size, type_name(self._btf, variable.type_id))
-        return self.codec(variable.type_id, depth)
+        codec = self.codec(variable.type_id, depth)
+        if (
+            size > codec.size
+            and isinstance(codec, Struct)
+            and isinstance(below, bpf.Composite)
+            and below.members
+        ):
+            return self._extended(below, codec, size, depth)
+        return codec
+
+    def _extended(self, composite: bpf.Composite, codec: Codec, size: int, depth: int) -> Codec:
+        """A struct that ends in a flexible array, as a variable of `size` bytes has it: of such a
+        struct the type alone does not tell how many elements there are."""
+        *members, last = composite.members
+        flexible = self._btf.type(self._btf.strip(last.type_id))
+        if not isinstance(flexible, bpf.Array) or flexible.count:
+            return codec
+        element, start = self.codec(flexible.element, depth), last.bit_offset // 8
+        count = (size - start) // element.size if element.size else 0
+        array = self._array(f"{element.name}[{count}]", flexible.element, count, depth)
+        parts = [self._member(codec.name, composite, member, depth) for member in members]
+        return Struct(codec.name, size, _shown([*parts, Part(last.name, start, array)]))
 
 
 def _number(integer: bpf.Int) -> Number:

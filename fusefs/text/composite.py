@@ -120,10 +120,11 @@ class Composite(Codec):
 
     @functools.cached_property
     def mask(self) -> int:
-        mask = 0
+        mask = bytearray(self.size)
         for part in self.parts:
-            mask |= part.codec.mask << part.offset * 8
-        return mask
+            own = int.from_bytes(mask[part.offset : part.end], "little") | part.codec.mask
+            mask[part.offset : part.end] = own.to_bytes(part.codec.size, "little")
+        return int.from_bytes(mask, "little")
 
     @functools.cached_property
     def _flat(self) -> _Flat:
@@ -180,6 +181,7 @@ class Composite(Codec):
     def _assigned(self, node: Mapping, path: str) -> list[tuple[Part, Node]]:
         """The members of `node` by the parts that they are for."""
         assigned: dict[Part, Node] = {}
+        hoisted: dict[Part, list[tuple[str, int, Node]]] = {}
         for name, at, value in node.members:
             part = self._owners.get(name)
             if part is None:
@@ -187,9 +189,10 @@ class Composite(Codec):
             if part.name:
                 assigned[part] = value
             else:
-                earlier = assigned.get(part)
-                others = earlier.members if isinstance(earlier, Mapping) else ()
-                assigned[part] = Mapping(node.at, (*others, (name, at, value)))
+                assigned[part] = node  # in its place, for now
+                hoisted.setdefault(part, []).append((name, at, value))
+        for part, members in hoisted.items():
+            assigned[part] = Mapping(node.at, tuple(members))
         return list(assigned.items())
 
     def _unknown(self, name: str, at: int, path: str) -> Exception:

@@ -16,7 +16,7 @@ from fusefs.bpf.btf import Btf, BtfError, Kind
 from fusefs.text.c_layout import Layouts, Types
 from fusefs.text.c_names import remark
 from fusefs.text.c_scalars import base_definition, base_type
-from fusefs.text.c_spelling import MAX_DEPTH, Speller
+from fusefs.text.c_spelling import MAX_DEPTH, MAX_TEXT, Speller
 
 __all__ = ["declarations"]
 
@@ -32,7 +32,7 @@ _MACRO = """\
 #endif"""
 
 
-def declarations(btf: Btf, roots: Iterable[int]) -> str:
+def declarations(btf: Btf, roots: Iterable[int], most: int = MAX_TEXT) -> str:
     """C declarations of the types `roots` and of all that they are made of, in dependency order.
 
     A root may be any type: a struct, union or enum is defined, under a made-up name if it has
@@ -42,9 +42,9 @@ def declarations(btf: Btf, roots: Iterable[int]) -> str:
     tags, are nothing. There is no include guard: that is for who knows the file's name.
 
     Raises `BtfError` for a type that is malformed or that C cannot have, and for declarations of
-    more than `c_spelling.MAX_TEXT` characters.
+    about `most` characters.
     """
-    writer = _Writer(btf)
+    writer = _Writer(btf, most)
     for root in roots:
         writer.root(root)
     return writer.text()
@@ -53,10 +53,10 @@ def declarations(btf: Btf, roots: Iterable[int]) -> str:
 class _Writer:
     """Declares each type once, after those that it needs."""
 
-    def __init__(self, btf: Btf) -> None:
+    def __init__(self, btf: Btf, most: int) -> None:
         self._types = Types(btf)
         self._layouts = Layouts(self._types)
-        self._speller = Speller(btf, self._types, self._layouts)
+        self._speller = Speller(btf, self._types, self._layouts, most)
         self._names = self._speller.names
         self._parts: list[str] = []
         self._met: set[tuple[int, bool, bool]] = set()  # what `need` was called with

@@ -95,12 +95,12 @@ FORMATS: dict[str, Callable[[Codec], Codec]] = {
 def parse_settings(text: str) -> dict[str, tuple[str, int]]:
     """The settings on the lines of `text`: target to format, and where in the text it stands.
 
-    Empty lines are passed over. Raises `Refused` for a line that is none.
+    Lines that are empty or begin with `#` are passed over. Raises `Refused` for one that is none.
     """
     settings: dict[str, tuple[str, int]] = {}
     at = 0
     for line in text.split("\n"):
-        if line.strip():
+        if line.strip() and not line.lstrip().startswith("#"):
             match = _LINE.fullmatch(line)
             if not match:
                 raise Refused(f"expected TARGET: FORMAT, got {clip(line.strip())!r}", at)
@@ -117,7 +117,7 @@ def check_setting(target: str, name: str, at: int = 0, name_at: int = 0) -> None
         known: list[str] = list(_PERCPU_FORMATS)
     elif _TARGET.fullmatch(target):
         kind, _, type_name = name.partition(" ")
-        if kind in _NAMED and type_name:
+        if kind in _NAMED and type_name and type_name.isprintable():
             return
         known = [*FORMATS, *(f"{kind} NAME" for kind in _NAMED)]
     else:
@@ -170,15 +170,15 @@ def _changed(codec: Codec, steps: list[str], change: Callable[[Codec], Codec]) -
 
 
 def _formatted(codec: Codec, name: str, find: FindType) -> Codec:
+    if isinstance(codec, Bitfield):
+        number = _formatted(codec.whole, name, find)
+        if not isinstance(number, Number) or number.order != sys.byteorder:
+            raise Refused("it is a bitfield")
+        return codec.of(number)
     kind, _, type_name = name.partition(" ")
     if kind in _NAMED and type_name:
         return _as_type(codec, kind, type_name, find)
-    if not isinstance(codec, Bitfield):
-        return FORMATS[name](codec)
-    number = FORMATS[name](codec.number)
-    if not isinstance(number, Number):
-        raise Refused(f"{codec.name} is a bitfield")
-    return codec.of(number)
+    return FORMATS[name](codec)
 
 
 def _as_type(codec: Codec, kind: str, name: str, find: FindType) -> Codec:

@@ -21,30 +21,40 @@ _ADDRESSES: dict[int, type[Ipv4 | Ipv6]] = {4: Ipv4, 16: Ipv6}
 
 
 def lpm_codec(key: Codec) -> Codec:
-    """The codec of the keys of an LPM trie, from that of their type, which begins with a u32.
+    """The codec of the keys of an LPM trie, from that of their type.
 
-    Source: struct bpf_lpm_trie_key_u8 in linux/bpf.h. A type of another form stays as it is.
+    They begin with a u32, whatever the type calls those bytes: structs and unions of linux/bpf.h
+    (bpf_lpm_trie_key_u8 and its like) are in use for them. A type with a field across their end
+    stays as it is.
     """
     size = key.size - _LENGTH_SIZE
     if isinstance(key, Raw):
         return Lpm(key.name, _data(Raw(size)))
-    if not isinstance(key, Struct) or len(key.parts) < 2:
+    if not isinstance(key, Struct):
         return key
-    length, *rest = key.parts
-    if length.offset or length.codec.size != _LENGTH_SIZE or not isinstance(length.codec, Integer):
+    rest = [part for part in key.parts if part.end > _LENGTH_SIZE]
+    if not rest or any(part.offset < _LENGTH_SIZE for part in rest):
         return key
-    if len(rest) == 1 and rest[0].offset == _LENGTH_SIZE and rest[0].codec.size == size:
+    if len(rest) == 1 and rest[0].codec.size == size:
         return Lpm(key.name, _data(rest[0].codec))
-    if rest[0].offset < _LENGTH_SIZE:
-        return key
     parts = [Part(part.name, part.offset - _LENGTH_SIZE, part.codec) for part in rest]
     return Lpm(key.name, Struct(key.name, size, parts))
+
+
+def prefix(key: bytes) -> bytes:
+    """`key` without the bits after its prefix: the kernel takes keys for the same that differ in
+    those alone (kernel/bpf/lpm_trie.c, longest_prefix_match)."""
+    length = int.from_bytes(key[:_LENGTH_SIZE], sys.byteorder)
+    size = len(key) - _LENGTH_SIZE
+    rest = max(size * 8 - length, 0)
+    data = int.from_bytes(key[_LENGTH_SIZE:], "big") >> rest << rest
+    return key[:_LENGTH_SIZE] + data.to_bytes(size, "big")
 
 
 def _data(codec: Codec) -> Codec:
     """Four or sixteen bytes of no other meaning are taken for an address: a trie compares from
     the first bit of the first byte, as routes do."""
-    plain = isinstance(codec, Raw | Integer | CharArray) or (
+    plain = isinstance(codec, Raw | Integer) or (
         isinstance(codec, Array) and isinstance(codec.element, Integer) and codec.element.size == 1
     )
     if not plain:
@@ -71,14 +81,6 @@ class Lpm(Codec):
     def of(self, change: Callable[[Codec], Codec]) -> Lpm:
         """The same with another codec for the prefix."""
         return Lpm(self.name, change(self.data))
-
-    def prefix(self, key: bytes) -> bytes:
-        """`key` without the bits after its prefix: the kernel takes keys for the same that differ
-        in those alone."""
-        length = int.from_bytes(key[:_LENGTH_SIZE], sys.byteorder)
-        rest = max(self.data.size * 8 - length, 0)
-        data = int.from_bytes(key[_LENGTH_SIZE:], "big") >> rest << rest
-        return key[:_LENGTH_SIZE] + data.to_bytes(self.data.size, "big")
 
     @functools.cached_property
     def mask(self) -> int:
@@ -112,9 +114,9 @@ class Lpm(Codec):
             data = self.data.encode(members[DATA], data, path)
         if LENGTH in members:
             length = self.length.encode(members[LENGTH], length, path)
-        if int.from_bytes(length, sys.byteorder) > self.data.size * 8:
-            message = f"a prefix of {self.name} has at most {self.data.size * 8} bits"
-            raise refusal(path, message, node.at)
+            if int.from_bytes(length, sys.byteorder) > self.data.size * 8:
+                message = f"a prefix of {self.name} has at most {self.data.size * 8} bits"
+                raise refusal(path, message, members[LENGTH].at)
         return length + data
 
     def _split(self, text: str, node: Node, path: str) -> Mapping:

@@ -35,6 +35,7 @@ from fusefs.text.errors import Incomplete, Refused, clip
 from fusefs.text.escaping import percent, unescape
 from fusefs.text.lpm import DATA, LENGTH, Lpm
 from fusefs.text.parse import MAX_DEPTH, Mapping, Node, Scalar, Sequence, parse
+from fusefs.text.scalars import Enumeration
 from fusefs.text.strings import CharArray
 
 # What tools call the files that they make beside the one they save, as shell patterns: hidden
@@ -46,8 +47,10 @@ DIGEST = "%#"  # no escape, so no other name has it
 LONGEST = 255  # bytes in a name, NAME_MAX
 _DIGEST_SIZE = 16
 _KEPT = LONGEST - len(DIGEST) - 2 * _DIGEST_SIZE
+_LEAST_CUT = LONGEST - 5  # half a character, half an escape
 
 _SCRATCH = re.compile("|".join(translate(pattern) for pattern in SCRATCH))
+_DIGEST = re.compile(f"{DIGEST}([0-9a-f]{{{2 * _DIGEST_SIZE}}})\\Z")
 _HALF_ESCAPE = re.compile(r"%[0-9A-F]?\Z")
 _PREFIX = re.compile(r"(.*)(?:_|/|%2[Ff])([^_/%]*)", re.DOTALL)
 _LEAF = re.compile(r"[^=,{}\[\]]*+")
@@ -89,8 +92,27 @@ def key_digest(key: bytes) -> str:
 
 def digest_of(name: str) -> str | None:
     """The digest that a name ends in, or None when it says its key in full."""
-    _head, mark, digest = name.rpartition(DIGEST)
-    return digest.lower() if mark and len(digest) == 2 * _DIGEST_SIZE else None
+    match = _DIGEST.search(name)
+    return match[1] if match and len(os.fsencode(name)) >= _LEAST_CUT else None
+
+
+def longest_name(codec: Codec) -> int:
+    """A length in bytes that no name of a key passes, were it not cut."""
+    return max(len(RAW) + 2 * codec.size, _longest(codec) + 2)
+
+
+def _longest(codec: Codec) -> int:
+    match codec:
+        case Composite():
+            lengths = (_longest(part.codec) + 12 * len(part.name) + 4 for part in codec.parts)
+            return sum(lengths) + 2
+        case Array():
+            return codec.count * (_longest(codec.element) + 1) + 2
+        case Lpm():
+            return _longest(codec.data) + 16
+        case Enumeration():
+            return max([40, *(12 * len(label) for label in codec.labels)])
+    return max(3 * codec.size, 64)  # a number of 16 bytes, an address, a float; bytes as %XX
 
 
 def _cut(name: str) -> str:
@@ -117,7 +139,7 @@ def from_name(codec: Codec, name: str) -> bytes:
         # What a name leaves out stays as it was, so it differs between these two.
         other = codec.encode(node, b"\xff" * codec.size)
         differing = int.from_bytes(key, "little") ^ int.from_bytes(other, "little")
-        if missing := _first_of(codec, differing & codec.mask):
+        if missing := _first_of(codec, (differing & codec.mask).to_bytes(codec.size, "little")):
             raise Refused(f"a key needs all of its fields, and {missing} is left out")
     return key
 
@@ -268,10 +290,8 @@ def _typed(codec: Codec | None, node: Node) -> Node:
     return node
 
 
-def _first_of(codec: Codec, bits: int, path: str = "") -> str:
+def _first_of(codec: Codec, bits: bytes, path: str = "") -> str:
     """The path of the first part that has one of `bits`, as `Codec.mask` counts them."""
-    if not bits:
-        return ""
     match codec:
         case Composite():
             parts = [(part.offset, part.codec, part.name) for part in codec.parts]
@@ -281,9 +301,12 @@ def _first_of(codec: Codec, bits: int, path: str = "") -> str:
         case Lpm():
             parts = [(0, codec.length, LENGTH), (codec.length.size, codec.data, DATA)]
         case _:
-            return path
+            told = codec.mask & int.from_bytes(bits, "little")
+            return path if told else ""
     for offset, part, name in parts:
-        where = f"{path}.{name}" if path and name[:1] not in ("", "[") else path + name
-        if found := _first_of(part, bits >> offset * 8 & part.mask, where):
-            return found
-    return path
+        own = bits[offset : offset + part.size]
+        if any(own):
+            where = f"{path}.{name}" if path and name[:1] not in ("", "[") else path + name
+            if found := _first_of(part, own, where):
+                return found
+    return ""

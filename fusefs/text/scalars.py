@@ -71,7 +71,7 @@ class Number(Codec):
     def narrowed(self, bits: int) -> Self:
         """The same kind of number, of fewer bits."""
         narrow = copy.copy(self)
-        narrow.name = f"{self.name.removesuffix(f':{self.bits}')}:{bits}"
+        narrow.name = f"{self.name}:{bits}"
         narrow._set_bits(bits)
         return narrow
 
@@ -135,7 +135,7 @@ class Integer(Number):
     """An integer, shown as a number."""
 
     def summed(self, column: Column, count: int) -> Texts:
-        return sums(self.numbers(column), count)
+        return self.spelled(sums(self.numbers(column), count))
 
 
 class Pointer(Number):
@@ -151,7 +151,7 @@ class Pointer(Number):
         return [f"{number:#x}" for number in numbers]
 
 
-class Seconds(Number):
+class Seconds(Integer):
     """A number of nanoseconds, shown as seconds with nine digits behind the point, as dmesg(1)
     shows a time since boot, and /proc/uptime."""
 
@@ -225,6 +225,11 @@ class Enumeration(Number):
         listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
         return f"one of {listed} ({self.name})" if names else super().wanted
 
+    @property
+    def labels(self) -> Iterable[str]:
+        """The names that it has."""
+        return self._values.keys()
+
     def _wrapped(self, value: int) -> int:
         value &= (1 << self.size * 8) - 1
         return value - (1 << self.size * 8) if value > self.high else value
@@ -254,6 +259,7 @@ class Bitfield(Codec):
     """
 
     def __init__(self, number: Number, size: int, first: int, bits: int) -> None:
+        self.whole = number
         self.number = number.narrowed(bits)
         self.name = self.number.name
         self.size = size
@@ -291,7 +297,7 @@ class Bitfield(Codec):
 
     def summed(self, column: Column, count: int) -> Texts:
         if isinstance(self.number, Integer):
-            return sums(self._numbers(column), count)
+            return self.number.spelled(sums(self._numbers(column), count))
         return super().summed(column, count)
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
@@ -308,6 +314,6 @@ def named_or_number(names: Mapping[int, str], numbers: Sequence[int]) -> Texts:
     return list(map(names.get, numbers, numbers))
 
 
-def sums(numbers: Sequence[int], count: int) -> Texts:
+def sums(numbers: Sequence[int], count: int) -> Sequence[int]:
     """The sum of each `count` numbers."""
     return [sum(numbers[at : at + count]) for at in range(0, len(numbers), count)]

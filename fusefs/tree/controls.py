@@ -81,13 +81,17 @@ class FormatFile(WritableFile):
         given = parse_settings(text)
         written = {target: name for target, (name, _at) in given.items()}
         before = self._view.settings
-        # A new format for the whole is not for the parts of the old.
-        changed = [t for t, name in written.items() if before.get(t, AUTO) != name]
-        dropped = {t for t in before if any(is_part(t, whole) for whole in changed)}
+        # A format for the whole is for its parts, too, but for those that are given with it.
+        dropped = {
+            t for t in before if any(is_part(t, whole) for whole in written)
+        } - written.keys()
         kept = {t: name for t, name in before.items() if t not in dropped}
         try:
             self._view.use(kept | written)
         except Unfit as error:
             at = given[error.target][1] if error.target in given else 0
             raise Refused(error.reason, at) from None
+        for target in [*self._view.misfits]:
+            if target in written or any(is_part(target, whole) for whole in written):
+                del self._view.misfits[target]
         self._place.remember(dict.fromkeys(dropped, AUTO) | written)

@@ -32,6 +32,7 @@ from fusefs.tree.values import ValueFile, as_map
 
 # The extended attribute that has an entry's key, as `entries.jsonl` shows it.
 KEY_ATTRIBUTE = "user.bpf.key"
+_LONGEST_ATTRIBUTE = 1 << 16  # XATTR_SIZE_MAX
 # Keys that a listing names in one go.
 _PIECE = 256
 
@@ -64,7 +65,8 @@ class Entry(ValueFile):
             raise gone() from None
 
     def extended(self) -> dict[str, bytes]:
-        return {KEY_ATTRIBUTE: to_text(self.view.key, self.key).rstrip().encode()}
+        key = to_text(self.view.key, self.key).rstrip().encode()
+        return {KEY_ATTRIBUTE: key} if len(key) <= _LONGEST_ATTRIBUTE else {}
 
     def contents(self, obj: Pinned, flags: int) -> bytes:
         try:
@@ -117,22 +119,29 @@ class KeyedMap:
         Raises `Refused` when it spells none.
         """
         view = self.view
-        digest = digest_of(name)
+        digest = digest_of(name) if view.long_names else None
         key = self._with_digest(digest) if digest else from_name(view.key, name)
         if self.fixed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
             raise Refused(f"index {name} is past the end: the map has {view.max_entries} entries")
-        return Entry(self.subject, view, key, to_name(view.key, key))
+        own_name = to_name(view.key, key)
+        if digest and own_name != name:
+            raise Refused("the map has no key of this name")
+        return Entry(self.subject, view, key, own_name)
 
     def _with_digest(self, digest: str) -> bytes:
         """The key whose name ends in a digest. Raises `Refused` when the map has none."""
         known = self.view.long_keys
         if digest not in known:
+            # Who asks for one key often asks for those that follow it, next.
+            ahead = known.most // 2
             with self.open() as bpf_map:
                 for keys, _values in self._pieces(bpf_map):
                     for key in split(keys, self.view.key_size):
-                        if key_digest(key) == digest:
-                            known[digest] = key
-                            return key
+                        known[key_digest(key)] = key
+                        ahead -= digest in known
+                    if ahead < 0:
+                        break
+        if digest not in known:
             raise Refused("the map has no key with this digest")
         return known[digest]
 
@@ -158,7 +167,7 @@ class KeyedMap:
             yield from ((key, b"") for key in bpf_map.each_key())
             return
         for batch in bpf_map.batches():
-            yield from batch.pieces(self.view.key_size, self.view.stride, _PIECE)
+            yield from batch.pieces(self.view.key_size, self.view.stride, self.view.piece(_PIECE))
 
     def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
         """Note why `what` was refused; the error for the user."""

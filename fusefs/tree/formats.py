@@ -65,9 +65,9 @@ class Formats:
         """Remember what was written for a pin, over what was before."""
         self._written[pin] = {**self._written.get(pin, {}), **settings}
 
-    def rename(self, old: Pin, new: Pin) -> None:
-        """The pins changed names: what was at one is now at the other."""
+    def rename(self, old: Pin, new: Pin, *, exchange: bool) -> None:
+        """A pin has another name now; with `exchange`, what was there has its old one."""
         moved, other = self._written.pop(old, None), self._written.pop(new, None)
-        for pin, settings in ((new, moved), (old, other)):
+        for pin, settings in ((new, moved), (old, other if exchange else None)):
             if settings is not None:
                 self._written[pin] = settings

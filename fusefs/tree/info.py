@@ -51,7 +51,7 @@ def _map(bpf_map: Map, view: MapView | None, *, frozen: bool) -> Info:
         if view.btf.problem:
             fields["btf_problem"] = view.btf.problem
         if view.misfits:
-            fields["format_problems"] = [*view.misfits]
+            fields["format_problems"] = [*view.misfits.values()]
         if view.traits is None:
             fields["entries"] = f"not shown: maps of type {kind} are not supported yet"
     fields.update(bpf_map.fields())

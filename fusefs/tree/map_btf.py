@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
 from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.bpf.btf_object import BtfObject
-from fusefs.bpf.map import Map, MapType
+from fusefs.bpf.map import Map
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.text.lpm import lpm_codec
@@ -44,7 +44,7 @@ class MapBtf:
             self._compile(info.key_size, info.value_size)
         except (BtfError, PermissionError) as error:
             self.problem = f"the BTF of this map cannot be read: {error}"
-        if info.type == MapType.LPM_TRIE:
+        if traits and traits.prefixes:
             self.key = lpm_codec(self.key)
 
     def _compile(self, key_size: int, value_size: int) -> None:

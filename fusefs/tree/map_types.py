@@ -15,9 +15,11 @@ class Traits:
     """What a type of map does with its entries.
 
     `fixed`: every index below max_entries is there for good; it can be set, not made or removed.
+    `prefixes`: keys are prefixes, and differ only in the bits that they have.
     """
 
     fixed: bool = False
+    prefixes: bool = False
 
 
 # Types whose entries are shown as one file a key. Others have their info alone.
@@ -28,5 +30,5 @@ KEYED = {
     MapType.LRU_PERCPU_HASH: Traits(),
     MapType.ARRAY: Traits(fixed=True),
     MapType.PERCPU_ARRAY: Traits(fixed=True),
-    MapType.LPM_TRIE: Traits(),
+    MapType.LPM_TRIE: Traits(prefixes=True),
 }

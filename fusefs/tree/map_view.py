@@ -14,15 +14,19 @@ from fusefs.text.arrays import PerCpu, PerCpuSum
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, in_order
-from fusefs.text.lpm import Lpm
+from fusefs.text.lpm import prefix
+from fusefs.text.names import LONGEST, longest_name
 from fusefs.tree.map_btf import MapBtf
 from fusefs.tree.map_types import KEYED, Traits
 from fusefs.tree.node import FRESH
 from fusefs.tree.recent import Recent
 from fusefs.tree.subject import Place, Subject
 
-# Keys whose names are cut that are remembered by their digests.
+# Keys whose names are cut that are remembered by their digests: so many, or so many bytes.
 _LONG_KEYS = 4096
+_LONG_KEY_BYTES = 16 << 20
+# Numbers and the like that are written in one go, and in a value that is read to tell its size.
+_PIECE_WEIGHT = 1 << 16
 _NONE: Settings = MappingProxyType({})
 # Bytes of a value from which on rendering it takes longer than a listing should.
 LARGE = 4 << 20
@@ -32,9 +36,9 @@ class MapView:
     """What stays the same for a map as long as it lives. Holds no descriptor.
 
     Values of a `large` map are not read to tell their size: it is shown as 0, as a stream's.
-    `key` and `value` are the codecs, with the formats of `settings`; `misfits` says which settings
-    do not fit the map, and were left aside. `long_keys` are keys that were found lately, by the
-    digests that their names end in.
+    `key` and `value` are the codecs, with the formats of `settings`; `misfits` says of settings why
+    they do not fit the map, and were left aside. `long_names` tells whether names of keys may be
+    cut; `long_keys` are keys that were found lately, by the digests that their names end in.
     """
 
     def __init__(self, bpf_map: Map, settings: Settings = _NONE, files: Sequence[Btf] = ()) -> None:
@@ -43,20 +47,15 @@ class MapView:
         self.max_entries: int = info.max_entries
         self.key_size = bpf_map.key_size
         self.stride = bpf_map.stride
-        self.large = bpf_map.stride > LARGE
         self.per_cpu = bpf_map.per_cpu
         self.traits: Traits | None = KEYED.get(info.type)
         self.btf = MapBtf(bpf_map, files)
         self._frozen = False
         self._checked = float("-inf")
-        self.misfits: list[str] = []
-        self.long_keys = Recent[str, bytes](_LONG_KEYS)
-        self.use({})
-        for target in in_order(settings):
-            try:
-                self.use(self.settings | {target: settings[target]})
-            except Refused as error:
-                self.misfits.append(error.reason)
+        self.misfits: dict[str, str] = {}
+        most = max(_LONG_KEYS, _LONG_KEY_BYTES // max(self.key_size, 1))
+        self.long_keys = Recent[str, bytes](most)
+        self.use_fitting(settings)
 
     def use(self, settings: Settings) -> None:
         """Show keys and values as `settings` have it. Raises `Unfit`, and changes nothing then."""
@@ -67,11 +66,29 @@ class MapView:
             kind = PerCpuSum if settings.get(PERCPU) == SUM else PerCpu
             value = kind(value, possible_cpus())
         self.value: Codec = value
+        self.large = self.stride > LARGE or value.weight > _PIECE_WEIGHT
+        self.long_names = longest_name(self.key) > LONGEST
         self.settings = {target: name for target, name in settings.items() if name != AUTO}
+
+    def piece(self, most: int) -> int:
+        """How many entries, of no more than `most`, are written in one go: others wait so long."""
+        weight = self.key.weight + self.value.weight
+        return max(min(most, _PIECE_WEIGHT // weight), 1)
 
     def same(self, key: bytes) -> bytes:
         """What is equal for keys that the kernel takes for the same, and only for those."""
-        return self.btf.key.prefix(key) if isinstance(self.btf.key, Lpm) else key
+        return prefix(key) if self.traits and self.traits.prefixes else key
+
+    def use_fitting(self, settings: Settings) -> None:
+        """Show keys and values as those of `settings` have it that fit."""
+        self.misfits.clear()
+        self.use({})
+        for target in in_order(settings):
+            if settings[target] != AUTO:
+                try:
+                    self.use(self.settings | {target: settings[target]})
+                except Refused as error:
+                    self.misfits[target] = error.reason
 
     @property
     def writable(self) -> bool:
@@ -107,10 +124,15 @@ class Finder:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._found: Found | None = None
+        self._where = place.where
 
     def now(self) -> Found:
         """What is there. Raises `gone()`; another OSError when the kernel does not open it."""
         subject = self.place.find()
+        if self._where != self.place.where:  # what is there goes by another name now
+            self._where = self.place.where
+            if self._found and self._found.view:
+                self._found.view.use_fitting(self.place.settings())
         if self._found is None or self._found.subject is not subject:
             with subject.open() as obj:
                 view = self._view(obj) if isinstance(obj, Map) else None

@@ -143,12 +143,14 @@ class Mirror(Directory):
 
     def _rename_places(self, name: str, to: Mirror, new_name: str, flags: RenameFlags) -> None:
         """Who stands in a pin's directory goes along with it."""
-        self._context.formats.rename((self.directory.inode, name), (to.directory.inode, new_name))
+        old, new = (self.directory.inode, name), (to.directory.inode, new_name)
+        exchange = bool(flags & RenameFlags.EXCHANGE)
+        self._context.formats.rename(old, new, exchange=exchange)
         moved, other = self._places.pop(name, None), to._places.pop(new_name, None)
         if moved:
             moved.directory, moved.name = to.directory, new_name
             to._places[new_name] = moved
-        if other and flags & RenameFlags.EXCHANGE:
+        if other and exchange:
             other.directory, other.name = self.directory, name
             self._places[name] = other
 

@@ -28,7 +28,7 @@ class EntriesJsonl(StreamFile):
         assert isinstance(obj, Map)  # only maps are given this file
         view = self._view
         for batch in obj.batches():
-            for keys, values in batch.pieces(view.key_size, view.stride, _LINES):
+            for keys, values in batch.pieces(view.key_size, view.stride, view.piece(_LINES)):
                 yield "".join(to_lines(view.key, view.value, keys, values)).encode()
 
 

@@ -50,6 +50,11 @@ class Place(ABC):
 
     @property
     @abstractmethod
+    def where(self) -> Hashable:
+        """Which place it is; another after it was renamed."""
+
+    @property
+    @abstractmethod
     def formats(self) -> Formats:
         """The formats of the mount."""
 
@@ -88,13 +93,13 @@ class PinPlace(Place):
         return self.context.formats
 
     def settings(self) -> dict[str, str]:
-        return self.formats.settings(self._key, (*self.directory.path(), self.name))
+        return self.formats.settings(self.where, (*self.directory.path(), self.name))
 
     def remember(self, settings: Mapping[str, str]) -> None:
-        self.formats.write(self._key, settings)
+        self.formats.write(self.where, settings)
 
     @property
-    def _key(self) -> tuple[int, str]:
+    def where(self) -> tuple[int, str]:
         return self.directory.inode, self.name
 
     def confirm(self) -> None:

@@ -52,8 +52,7 @@ class TypesFile(TextFile):
         elif isinstance(obj, Program) and obj.info.btf_id:
             with BtfObject.from_id(obj.info.btf_id) as btf_object:
                 btf = btf_object.parse()
-            yield ""
-            yield declarations(btf, _of_program(btf))
+            yield from ("", declarations(btf, _of_program(btf)))
         else:
             yield _comment(f"This {obj.kind} has no BTF.")
 
@@ -68,11 +67,13 @@ def _of_map(view: MapView) -> Iterator[str]:
     value = f"{of_map.value_type or 'no BTF'}, {of_map.value.size} bytes"
     yield _comment(f"key: {key}")
     yield _comment(f"value: {value}")
-    yield ""
-    if btf := of_map.own():
-        yield declarations(btf, [of_map.key_id, of_map.value_id])
+    if of_map.problem:
+        yield _comment(of_map.problem)
+        return
+    if of_map.value_id and (btf := of_map.own()):
+        yield from ("", declarations(btf, [of_map.key_id, of_map.value_id]).rstrip())
     if kernel := of_map.kernel():
-        yield declarations(kernel, [of_map.kernel_value_id])
+        yield from ("", declarations(kernel, [of_map.kernel_value_id]).rstrip())
 
 
 def _of_program(btf: Btf) -> Iterator[int]:

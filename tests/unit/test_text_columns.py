@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 import sys
 from types import FrameType
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_build import BtfBuilder
-from fusefs.text.arrays import PerCpu
+from fusefs.text.arrays import PerCpu, PerCpuSum
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec
 from fusefs.text.names import to_name, to_names
+from fusefs.text.scalars import Seconds
 from fusefs.text.value import from_text, to_lines, to_text
 
 
@@ -32,6 +34,11 @@ def test_lines_are_made_of_the_values_one_by_one(sample: Sample, data: st.DataOb
         for text in (to_text(codec, value).rstrip("\n") for value in values)
     ]
     assert list(to_names(codec, together)) == [to_name(codec, value) for value in values]
+
+
+def test_sums_of_times() -> None:
+    codec = PerCpuSum(Seconds("__u64", 8), 2)
+    assert to_text(codec, struct.pack("=QQ", 1_500_000_000, 2)) == "1.500000002\n"
 
 
 def everything() -> Codec:
@@ -60,8 +67,8 @@ def everything() -> Codec:
         members.append((f"m{number}", type_id, at * 8))
         at += size
     members += [("", either, at * 8), ("low", u32, at * 8 + 32, 5), ("high", u32, at * 8 + 37, 9)]
-    struct = types.struct("everything", at + 8, members)
-    return compile_codec(Btf.parse(types.build()), struct)
+    whole = types.struct("everything", at + 8, members)
+    return compile_codec(Btf.parse(types.build()), whole)
 
 
 def calls(codec: Codec, count: int) -> int:

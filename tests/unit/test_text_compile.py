@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fusefs.bpf.btf import Btf, BtfError, Kind
 from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.text.compile import compile_codec, type_name
-from fusefs.text.value import to_text
+from fusefs.text.value import from_text, to_text
 
 
 def codec_of(make: Callable[[BtfBuilder], int]) -> object:
@@ -77,6 +78,9 @@ MALFORMED: dict[str, Callable[[BtfBuilder], int]] = {
     "huge char array": lambda types: types.array(
         types.integer("char", 1, char=True), 0xFFFFFFFF, 1
     ),
+    "many members": lambda types: types.struct(
+        "s", 4, [(f"m{n}", types.integer("int", 4), 0) for n in range(20_001)], union=True
+    ),
     "huge struct": lambda types: types.struct("s", 0xFFFFFFFF, []),
     "huge float": lambda types: types.floating("f", 0xFFFFFFFF),
     "variable outside": lambda types: types.data_section(
@@ -97,6 +101,24 @@ def test_an_array_of_nothing_is_nothing() -> None:
     array = types.array(empty, 0xFFFFFFFF, empty)
     codec = compile_codec(Btf.parse(types.build()), array)
     assert to_text(codec, b"") == "[]\n"
+
+
+def test_an_array_of_too_many_elements_is_shown_as_bytes() -> None:
+    types = BtfBuilder()
+    u8 = types.integer("unsigned char", 1)
+    section = types.data_section(
+        ".bss",
+        (1 << 20) + 1,
+        [
+            (types.variable("buffer", types.array(u8, 1 << 20, u8)), 0, 1 << 20),
+            (types.variable("ready", u8), 1 << 20, 1),
+        ],
+    )
+    codec = compile_codec(Btf.parse(types.build()), section)
+    data = bytes(1 << 20) + b"\1"
+    text = to_text(codec, data)
+    assert text == f'{{"buffer": "{"00" * (1 << 20)}", "ready": 1}}\n'
+    assert from_text(codec, text, data) == data
 
 
 def test_special_fields_are_not_shown() -> None:
@@ -126,6 +148,32 @@ def test_old_bitfields_count_from_their_member() -> None:
     struct = types.struct("s", 4, [("low", low, 0), ("high", high, 0), ("next", low, 8)])
     codec = compile_codec(Btf.parse(types.build()), struct)
     assert to_text(codec, b"\xfd\x02\0\0") == '{"low": 5, "high": -1, "next": 2}\n'
+
+
+def test_variables_with_flexible_arrays_have_their_elements() -> None:
+    types = BtfBuilder()
+    u32 = types.integer("unsigned int", 4)
+    char = types.integer("char", 1, char=True)
+    numbers = types.struct("numbers", 4, [("n", u32, 0), ("of", types.array(u32, 0, u32), 32)])
+    words = types.struct("words", 1, [("n", char, 0), ("text", types.array(char, 0, u32), 8)])
+    plain = types.struct("plain", 4, [("n", u32, 0)])
+    variables = [
+        (types.variable("numbers", numbers), 0, 12),
+        (types.variable("words", words), 12, 5),
+        (types.variable("none", numbers), 20, 4),
+        (types.variable("padded", plain), 24, 8),
+    ]
+    section = types.data_section(".data", 32, variables)
+    codec = compile_codec(Btf.parse(types.build()), section)
+    data = struct.pack("=3IB4s3x3I4x", 2, 7, 8, 4, b"abcd", 0, 5, 6)[:32]
+    text = to_text(codec, data)
+    assert text == (
+        '{"numbers": {"n": 2, "of": [7, 8]}, "words": {"n": 4, "text": "abcd"}, '
+        '"none": {"n": 0}, "padded": {"n": 5}}\n'
+    )
+    assert from_text(codec, text, bytes(32)) == bytes(
+        byte if at not in range(28, 32) else 0 for at, byte in enumerate(data)
+    )
 
 
 def test_type_names() -> None:

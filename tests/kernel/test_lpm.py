@@ -1,0 +1,72 @@
+"""LPM tries: which prefixes are there, and going through all of them while they change."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections import Counter
+
+import pytest
+from support.maps import NO_PREALLOC, u32
+
+from fusefs.bpf.map import Map, MapType, split
+
+
+def prefix(address: str, length: int) -> bytes:
+    """A key of an IPv4 trie."""
+    return struct.pack("=I", length) + socket.inet_aton(address)
+
+
+def trie(max_entries: int = 40_000) -> Map:
+    """An IPv4 trie."""
+    return Map.create(
+        MapType.LPM_TRIE, key_size=8, value_size=4, max_entries=max_entries, flags=NO_PREALLOC
+    )
+
+
+def test_a_prefix_is_there_only_itself() -> None:
+    noise = random.Random(3)
+    with trie() as made:
+        there: dict[bytes, bytes] = {}
+        lengths = [0, 1, 7, 8, 9, 15, 16, 23, 24, 25, 31, 32]
+        for _ in range(400):
+            length = noise.choice(lengths)
+            low = (1 << 32 - length) - 1
+            key = struct.pack("=I", length) + struct.pack(">I", noise.getrandbits(5) << 27 & ~low)
+            if noise.random() < 0.4 and key in there:
+                made.delete(key)
+                del there[key]
+            else:
+                there[key] = u32(noise.getrandbits(32))
+                made.update(key, there[key])
+            other = struct.pack("=I", noise.choice(lengths)) + key[4:]
+            for asked in (key, other):
+                if asked in there:
+                    assert made.lookup(asked) == there[asked]
+                elif struct.unpack(">I", asked[4:])[0] & (1 << 32 - asked[0]) - 1 == 0:
+                    with pytest.raises(FileNotFoundError):
+                        made.lookup(asked)
+        walked = [pair for batch in made.batches() for pair in batch.pairs(8, 4)]
+        assert len(walked) == len(there)
+        assert dict(walked) == there
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_each_is_given_once_though_the_walk_starts_over(every: int) -> None:
+    """The key on which a batch ends is deleted: the kernel starts from the first again."""
+    with trie() as made:
+        keys = [prefix(f"10.{n >> 8}.{n & 255}.0", 24) for n in range(20_000)]
+        for number, key in enumerate(keys):
+            made.update(key, u32(number))
+        seen: Counter[bytes] = Counter()
+        removed = set()
+        for batch in made.batches():
+            given = list(split(batch.keys, 8))
+            seen.update(given)
+            for key in given[-1::-every]:
+                made.delete(key)
+                removed.add(key)
+        assert set(seen.values()) == {1}
+        assert seen.keys() == set(keys)
+        assert removed
