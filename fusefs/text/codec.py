@@ -91,7 +91,7 @@ def unpacked(codec: Codec, data: bytes, pad: int = 0) -> Column:
     if not codec.size:
         return [b""]
     if pad == 0 and len(codec.code) == 1:
-        return memoryview(data).cast(codec.code).tolist()  # type: ignore[call-overload,no-any-return]
+        return struct.unpack(f"={len(data) // codec.size}{codec.code}", data)
     rows = struct.iter_unpack(f"={codec.code}{pad}x", data)
     return list(itertools.chain.from_iterable(rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import struct
@@ -665,16 +666,18 @@ def as_nobody(mount: Mount, command: str) -> Result:
     return run([*user, "bash", "-c", command], cwd=mount.path)
 
 
+def has_mode(mount: Mount, mode: int) -> bool:
+    """Whether the file has these permission bits."""
+    return os.stat(mount.path / "sample/format").st_mode & 0o777 == mode
+
+
 def test_who_may_read_and_write_it(mounter: Mounter) -> None:
     mount = mounter("-o", "allow_other")
     mount.sh("chmod 755 .")
     sample_of(mount)
     for mode, reads, writes in [(0o600, False, False), (0o644, True, False), (0o666, True, True)]:
         os.chmod(mount.source / "sample", mode)
-        eventually(
-            "the mode is seen",
-            lambda mode=mode: os.stat(mount.path / "sample/format").st_mode & 0o777 == mode,  # type: ignore[misc]
-        )
+        eventually("the mode is seen", functools.partial(has_mode, mount, mode))
         assert (as_nobody(mount, "cat sample/format").code == 0) == reads
         written = as_nobody(mount, "echo 'key: ipv4' > sample/format")
         assert (written.code == 0) == writes

@@ -503,7 +503,7 @@ def test_any_text_is_listed_and_opened_by_its_name(mounted: Mount, keys: list[by
     names = os.listdir(os.fsencode(entries))
     assert len(set(names)) == len(names) == len(keys)
     assert all(len(name) <= 255 for name in names)
-    found = {int(open(os.path.join(os.fsencode(entries), name)).read()) for name in names}  # noqa: SIM115
+    found = {int((entries / os.fsdecode(name)).read_text()) for name in names}
     assert found == set(range(len(keys)))
     shown = mounted.sh("grep -rc . sample/entries | wc -l; ls sample/entries | wc -l")
     assert shown.stdout == f"{len(keys)}\n" * 2

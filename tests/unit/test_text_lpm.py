@@ -47,14 +47,12 @@ def array(element: str, count: int) -> Make:
     )
 
 
-FIELDS: Make = lambda made, ids: (  # noqa: E731 - a row of the table below
-    [("vrf", ids["u32"], 32), ("address", ids["in_addr"], 64)],
-    12,
-)
-NESTED: Make = lambda made, ids: (  # noqa: E731
-    [("at", made.struct("at", 8, [("zone", ids["u32"], 0), ("address", ids["u32"], 32)]), 32)],
-    12,
-)
+def nested(made: BtfBuilder, ids: dict[str, int]) -> tuple[list[tuple[str, int, int]], int]:
+    """A struct behind the length."""
+    at = made.struct("at", 8, [("zone", ids["u32"], 0), ("address", ids["u32"], 32)])
+    return [("at", at, 32)], 12
+
+
 CODECS = {
     **{f"raw{size}": lpm_codec(raw_codec(4 + size)) for size in (1, 2, 3, 4, 6, 8, 16, 20, 256)},
     "u32": typed(lambda made, ids: ([("address", ids["u32"], 32)], 8)),
@@ -69,8 +67,10 @@ CODECS = {
     "str": Lpm("14 bytes", CharArray(10)),
     "u32[4]": typed(array("u32", 4)),
     "u64": typed(lambda made, ids: ([("n", ids["u64"], 64)], 16)),
-    "fields": typed(FIELDS),
-    "nested": typed(NESTED),
+    "fields": typed(
+        lambda made, ids: ([("vrf", ids["u32"], 32), ("address", ids["in_addr"], 64)], 12)
+    ),
+    "nested": typed(nested),
     "gap": typed(lambda made, ids: ([("a", ids["u8"], 32), ("b", ids["u32"], 64)], 12)),
     "mode": typed(
         lambda made, ids: ([("mode", made.enum("mode", 4, [("A_1", 0), ("sed_ab", 1)]), 32)], 8)
