@@ -1,4 +1,4 @@
-"""`format` and the configuration file: other ways to show keys and values."""
+"""`format`: other ways to show keys and values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from elftools.elf.elffile import ELFFile
-from support.maps import dump, make_map, pin, types, u32, u64, value_of
-from support.mounting import COMMAND, Mount, SharedMount, mounts_at, temporary_directory
-from support.network import compile_program
+from support.formats import ADDRESSES, NAMES, accepted, forget, sample_of, set_to, settings, shown
+from support.maps import dump, make_map, u32, u64, value_of
+from support.mounting import Mount, SharedMount
 from support.renaming import rename
 from support.sections import section_map
 from support.shell import Result, run
@@ -22,14 +20,11 @@ from support.waiting import eventually
 
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.cpus import possible_cpus
-from fusefs.bpf.map import Map, MapType
-from fusefs.configuration import ConfigurationError, read_formats
+from fusefs.bpf.map import MapType
 
 Mounter = Callable[..., Mount]
 
 CPUS = possible_cpus()
-ADDRESSES = [bytes([10, 0, 0, 1]), bytes([192, 0, 2, 255])]
-NAMES = ["10.0.0.1", "192.0.2.255"]
 INVALID = "Invalid argument\n"
 
 
@@ -41,34 +36,6 @@ def mounted(shared: SharedMount) -> Iterator[Mount]:
         inside.source, inside.path = mount.source / "inside", mount.path / "inside"
         os.mkdir(inside.source)
         yield inside
-
-
-def sample_of(mount: Mount, name: str = "sample") -> Map:
-    """A hash of bare numbers, pinned; two of its keys are addresses to whoever knows."""
-    sample = mount.pin(name, make_map())
-    for number, address in enumerate(ADDRESSES):
-        sample.update(address, u64(number))
-    return sample
-
-
-def shown(mount: Mount, name: str = "sample") -> list[str]:
-    """The names of a map's entries."""
-    return sorted(os.listdir(mount.path / name / "entries"))
-
-
-def settings(mount: Mount, name: str = "sample") -> dict[str, str]:
-    """What `format` shows."""
-    lines = (mount.path / name / "format").read_text().splitlines()
-    return dict(line.split(": ", 1) for line in lines)
-
-
-def set_to(mount: Mount, text: str, name: str = "sample") -> Result:
-    """Write lines to `format`, as a shell does."""
-    return mount.sh(f"cat > {name}/format", given=text.encode())
-
-
-def accepted(result: Result) -> None:
-    assert (result.code, result.stderr) == (0, ""), result
 
 
 def test_addresses_instead_of_numbers(mounted: Mount) -> None:
@@ -239,12 +206,6 @@ def test_sizes_and_times_follow_the_format(mounted: Mount) -> None:
 # How long a format stays.
 
 
-def forget(mount: Mount) -> None:
-    """Have the kernel forget all that it has looked up."""
-    mount.sh("ls -R")
-    Path("/proc/sys/vm/drop_caches").write_text("2\n")
-
-
 def test_a_format_outlives_the_caches(mounted: Mount) -> None:
     sample_of(mounted)
     accepted(set_to(mounted, "key: ipv4\nvalue: hex\n"))
@@ -384,279 +345,6 @@ def test_global_variables(mounted: Mount) -> None:
     assert result.stdout == f'{number}\n1\n"0a00000201000000"\n'
 
 
-# The configuration file.
-
-
-class Configured:
-    """A bpffs, and mounts of it with a configuration."""
-
-    def __init__(self, mounter: Mounter, directory: Path, source: Path) -> None:
-        self.mounter = mounter
-        self.directory = directory
-        self.source = source
-
-    def mount(self, text: str, *options: str) -> Mount:
-        """A mount with this configuration."""
-        file = self.directory / "config.toml"
-        file.write_text(text)
-        return self.mounter("-o", f"config={file}", *options)
-
-
-@pytest.fixture
-def configured(mounter: Mounter, tmp_path: Path, bpffs: Path) -> Configured:
-    """Makes mounts with a configuration."""
-    return Configured(mounter, tmp_path, bpffs)
-
-
-def test_patterns(configured: Configured) -> None:
-    for path in ("one", "fw/one", "fw/two", "fw/in/side/one", "other/two"):
-        file = configured.source / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pin(file, make_map(value="pair"))
-    mount = configured.mount(
-        """
-        [format."**"]
-        value = "hex"
-        [format."*"]
-        key = "hex"
-        [format."fw/*"]
-        key = "ipv4"
-        value = "auto"
-        value."first" = "be"
-        [format."/fw/two/"]
-        value = "struct  pair"
-        "value.second" = "hex"
-        [format."**/one"]
-        "key" = "be"
-        [format."fw/**/one"]
-        key = "int"
-        [format."[!f]*/tw?"]
-        key = "str"
-        """.replace(
-            'value = "auto"\n        value."first"', '"value" = "auto"\n        "value.first"'
-        )
-    )
-    found = {path: settings(mount, path) for path in ("one", "fw/one", "fw/two", "other/two")}
-    assert found == {
-        "one": {"key": "be", "value": "hex"},
-        "fw/one": {"key": "int", "value": "auto", "value.first": "be"},
-        "fw/two": {
-            "key": "ipv4", "value": "struct pair", "value.first": "be", "value.second": "hex",
-        },
-        "other/two": {"key": "str", "value": "hex"},
-    }  # fmt: skip
-    assert settings(mount, "fw/in/side/one") == {"key": "int", "value": "hex"}
-
-
-def test_what_is_written_wins_over_the_configuration(configured: Configured) -> None:
-    mount = configured.mount('[format."*"]\nkey = "ipv4"\nvalue = "hex"\n')
-    sample_of(mount)
-    assert settings(mount) == {"key": "ipv4", "value": "hex"}
-    accepted(set_to(mount, "key: auto\nvalue: ktime\n"))
-    forget(mount)
-    assert settings(mount) == {"key": "auto", "value": "ktime"}
-    accepted(mount.sh("mv sample other"))
-    assert settings(mount, "other") == {"key": "auto", "value": "ktime"}
-    sample_of(mount)
-    assert settings(mount) == {"key": "ipv4", "value": "hex"}
-
-
-def test_a_renamed_pin_has_the_rules_of_its_new_name(configured: Configured) -> None:
-    mount = configured.mount('[format.one]\nkey = "ipv4"\n[format.two]\nvalue = "hex"\n')
-    sample_of(mount, "one")
-    assert settings(mount, "one") == {"key": "ipv4", "value": "auto"}
-    accepted(mount.sh("mv one two"))
-    wanted = {"key": "auto", "value": "hex"}
-    eventually("it has the new rules", lambda: settings(mount, "two") == wanted, 1)
-    forget(mount)
-    assert settings(mount, "two") == wanted
-
-
-def test_quoted_and_bare_paths(configured: Configured) -> None:
-    pin(configured.source / "sample", make_map(key="pair", value="config"))
-    mount = configured.mount(
-        """
-        [format.sample]
-        key.first = "ipv4"
-        "key.second" = "hex"
-        value.port = "hex"
-        'value.label' = "hex"
-        """
-    )
-    assert settings(mount) == {
-        "key": "auto", "value": "auto", "key.first": "ipv4", "key.second": "hex",
-        "value.port": "hex", "value.label": "hex",
-    }  # fmt: skip
-
-
-def test_types_from_files(configured: Configured, tmp_path: Path) -> None:
-    compiled = compile_program("xdp_count", tmp_path)
-    blob = tmp_path / "blob.btf"
-    blob.write_bytes(types().btf.blob())
-    pin(configured.source / "flows", make_map(key=12, value=16))
-    pin(configured.source / "pairs", make_map(key=4, value=8))
-    mount = configured.mount(
-        f"""
-        btf = ["{compiled}", "{blob}"]
-        [format.flows]
-        key = "struct flow_key"
-        "key.source" = "ipv4"
-        "key.destination" = "ipv4"
-        value = "struct flow"
-        [format.pairs]
-        key = "enum mode"
-        value = "struct pair"
-        """
-    )
-    name = "source=10.0.0.1,destination=10.0.0.2,protocol=6"
-    accepted(mount.sh(f"echo '{{packets: 5}}' > flows/entries/{name}; cat flows/entries/{name}"))
-    assert shown(mount, "flows") == [name]
-    assert mount.sh(f"cat flows/entries/{name}").stdout == '{"packets": 5, "bytes": 0}\n'
-    accepted(mount.sh("echo '{second: -1}' > pairs/entries/MODE_WATCH"))
-    assert mount.sh("cat pairs/entries/*").stdout == '{"first": 0, "second": -1}\n'
-
-
-def test_settings_that_do_not_fit_are_told(configured: Configured) -> None:
-    pin(configured.source / "sample", make_map())
-    pin(configured.source / "fine", make_map())
-    mount = configured.mount(
-        """
-        [format.sample]
-        key = "ipv6"
-        value = "hex"
-        "value.x" = "be"
-        percpu = "sum"
-        [format.fine]
-        key = "ipv4"
-        """
-    )
-    assert settings(mount) == {"key": "auto", "value": "hex"}
-    info = json.loads((mount.path / "sample/info.json").read_text())
-    assert sorted(info["format_problems"]) == [
-        "key: it has 4 bytes, and the format is for 16",
-        "percpu: the map is not per CPU",
-        "value.x: __u64 has no field 'x'",
-    ]
-    assert mount.sh("grep -c format_problems sample/info").stdout == "1\n"
-    assert "format_problems" not in (mount.path / "fine/info").read_text()
-    accepted(mount.sh("echo 'key: ipv4' > sample/format"))
-    assert settings(mount) == {"key": "ipv4", "value": "hex"}
-    for _ in range(2):
-        info = json.loads((mount.path / "sample/info.json").read_text())
-        assert "key: it has 4 bytes, and the format is for 16" not in info["format_problems"]
-        forget(mount)
-
-
-@pytest.mark.parametrize(
-    ("text", "reasons"),
-    [
-        ("[format\n", ["line 1"]),
-        ("\n\nkey = \n", ["line 3"]),
-        ("nonsense = 1\n", ["unknown key 'nonsense'", "btf and format"]),
-        ('"non\\nsense" = 1\n', ["unknown key"]),
-        ('[format."fw/*"]\nkey = "ipv5"\n', ["fw/*", "'ipv5' is no format of key"]),
-        ('[format."fw/*"]\nkeys = "ipv4"\n', ["fw/*", "'keys' is no target"]),
-        ('[format."fw/*"]\nvalue.a = 4\n', ["fw/*", "value.a: expected a string"]),
-        ('[format."a\\nb"]\nkey = "x"\n', ["'x' is no format of key"]),
-        ("format = 1\n", ["expected tables"]),
-        ("[format]\nkey = 'hex'\n", ["expected a table for 'key'"]),
-        ("btf = 1\n", ["btf: expected a list of file names"]),
-        ('btf = ["/none"]\n', ["/none: No such file or directory"]),
-        ('btf = ["/"]\n', ["/: Is a directory"]),
-        ('btf = ["/etc/passwd"]\n', ["/etc/passwd"]),
-        ('btf = ["/bin/true"]\n', ["/bin/true: the ELF file has no section .BTF"]),
-        ('btf = ["a\\u0000b"]\n', ["btf"]),
-        (f"x = {'[' * 5000}\n", []),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_configuration(tmp_path: Path, text: str, reasons: list[str]) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(text)
-    refused(file, reasons)
-
-
-def refused(file: Path, reasons: list[str]) -> None:
-    """What is wrong is told in one line that names the file."""
-    with pytest.raises(ConfigurationError) as caught:
-        read_formats(str(file))
-    said = str(caught.value)
-    assert said.startswith(f"{file}: ")
-    assert "\n" not in said
-    for reason in reasons:
-        assert reason in said
-
-
-@pytest.mark.parametrize("mode", [[], ["-f"]], ids=["background", "foreground"])
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [("key = \n", "line 1"), ('btf = ["/none"]', "/none: No such file or directory")],
-)
-def test_the_command_says_it(
-    bpffs: Path, tmp_path: Path, mode: list[str], text: str, reason: str
-) -> None:
-    file = tmp_path / "config.toml"
-    file.write_text(text)
-    with temporary_directory() as parent:
-        place = parent / "mount"
-        place.mkdir()
-        result = run([*COMMAND, bpffs, place, "-o", f"config={file}", *mode], seconds=20)
-        assert (result.code, result.stdout) == (1, ""), result
-        assert mounts_at(place) == []
-    assert result.stderr.startswith(f"bpf-fusefs: {file}: ")
-    assert result.stderr.count("\n") == 1
-    assert reason in result.stderr
-
-
-@pytest.mark.parametrize("made", ["missing", "directory", "not UTF-8"])
-def test_a_configuration_that_cannot_be_read(tmp_path: Path, made: str) -> None:
-    file = tmp_path / "config.toml"
-    reason = "there is no such file"
-    if made == "directory":
-        file.mkdir()
-        reason = "Is a directory"
-    elif made == "not UTF-8":
-        file.write_bytes(b"# \xff\n")
-        reason = "it is not UTF-8"
-    refused(file, [reason])
-
-
-@pytest.mark.parametrize("size", [4, 1 << 40, 1 << 62, (1 << 64) - 1])
-def test_an_elf_file_with_a_section_of_a_wrong_size(tmp_path: Path, size: int) -> None:
-    data = bytearray(compile_program("xdp_count", tmp_path).read_bytes())
-    with (tmp_path / "xdp_count.o").open("rb") as file:
-        number = ELFFile(file).get_section_index(".BTF")
-    assert number
-    (table,) = struct.unpack_from("=Q", data, 40)
-    struct.pack_into("=Q", data, table + number * 64 + 32, size)
-    broken_file(tmp_path, bytes(data))
-
-
-@pytest.mark.parametrize("change", ["cut", "section table", "header", "no sections", "empty"])
-def test_a_broken_elf_file(tmp_path: Path, change: str) -> None:
-    data = bytearray(compile_program("xdp_count", tmp_path).read_bytes())
-    match change:
-        case "cut":
-            del data[len(data) // 2 :]
-        case "section table":
-            struct.pack_into("=Q", data, 40, 1 << 60)
-        case "header":
-            data[4:] = b"\xff" * (len(data) - 4)
-        case "no sections":
-            struct.pack_into("=H", data, 60, 0)
-        case _:
-            del data[4:]
-    broken_file(tmp_path, bytes(data))
-
-
-def broken_file(directory: Path, data: bytes) -> None:
-    """A configuration that names an ELF file with this content is refused."""
-    broken = directory / "broken.o"
-    broken.write_bytes(data)
-    file = directory / "config.toml"
-    file.write_text(f'btf = ["{broken}"]\n')
-    refused(file, [f"btf: {broken}: "])
-
-
 # Permissions.
 
 
@@ -683,15 +371,6 @@ def test_who_may_read_and_write_it(mounter: Mounter) -> None:
         assert (written.code == 0) == writes
         assert written.stderr.endswith("" if writes else "Permission denied\n")
         assert (settings(mount)["key"] == "ipv4") == writes
-
-
-def test_a_read_only_mount(configured: Configured) -> None:
-    mount = configured.mount('[format."*"]\nkey = "ipv4"\n', "-o", "ro")
-    sample_of(mount)
-    assert shown(mount) == NAMES
-    result = mount.sh("echo 'key: hex' > sample/format")
-    assert result.stderr.endswith("Read-only file system\n")
-    assert settings(mount) == {"key": "ipv4", "value": "auto"}
 
 
 def test_a_frozen_map_can_still_be_shown_in_another_way(mounted: Mount) -> None:
@@ -736,23 +415,6 @@ def test_sums(mounted: Mount, kind: MapType) -> None:
     assert dump(sample) == {u32(4): value_of(sample, 5), u32(5): value_of(sample, 6)}
     accepted(mounted.sh("echo 'percpu: sum' > sample/format; rm sample/entries/4"))
     assert shown(mounted) == ["5"]
-
-
-def test_sums_of_structs(configured: Configured) -> None:
-    mount = configured.mount('[format."*"]\npercpu = "sum"\n"value.port" = "uint"\n')
-    sample = mount.pin("sample", make_map(MapType.PERCPU_ARRAY, value="config", max_entries=1))
-    label = b"lan".ljust(18, b"\0")
-    value = struct.pack("=?3xIH", True, 2, 443) + label
-    sample.update(u32(0), value.ljust(32, b"\0") * CPUS)
-    text = mount.sh("cat sample/entries/0").stdout
-    port = CPUS * 443
-    assert json.loads(text) == {"enabled": True, "mode": "MODE_BLOCK", "port": port, "label": "lan"}
-    off = struct.pack("=?3xIH", False, 1, 1) + label
-    sample.update(u32(0), (value.ljust(32, b"\0") * (CPUS - 1)) + off.ljust(32, b"\0"))
-    wanted = {"enabled": None, "mode": None, "port": port - 442, "label": "lan"}
-    if CPUS > 1:
-        assert json.loads((mount.path / "sample/entries/0").read_text()) == wanted
-    assert "format_problems" not in (mount.path / "sample/info").read_text()
 
 
 def test_an_open_file_does_not_become_writable_as_a_sum(mounted: Mount) -> None:
