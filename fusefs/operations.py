@@ -223,9 +223,9 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        extended = self._inode(inode).node.extended()
         if not name.startswith(b"user."):
-            raise refusal(errno.EOPNOTSUPP)  # access lists, labels: nobody need ask again
+            raise refusal(errno.EOPNOTSUPP)  # access lists, labels, capabilities
+        extended = self._inode(inode).node.extended()
         try:
             return extended[os.fsdecode(name)]
         except KeyError:

@@ -32,6 +32,8 @@ def _section(path: Path) -> bytes:
             section = ELFFile(file).get_section_by_name(_SECTION)
             if section is None:
                 raise BtfError(f"the ELF file has no section {_SECTION}")
+            if section.compressed:
+                raise BtfError(f"the section {_SECTION} is compressed")
             if section["sh_size"] > path.stat().st_size:
                 raise BtfError(f"the section {_SECTION} is larger than the ELF file")
             data: bytes = section.data()

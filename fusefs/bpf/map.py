@@ -204,7 +204,8 @@ class Map(Object):
         """Whether an LPM trie has this very prefix: a lookup finds the longest that matches.
 
         After a prefix that it does not have comes the first of all, which follows no other
-        (kernel/bpf/lpm_trie.c, trie_get_next_key).
+        (kernel/bpf/lpm_trie.c, trie_get_next_key; before Linux 6.13, another of the same length
+        could be taken for it).
         """
         value = ctypes.string_at(self._value, self.stride)
         following = self._next_key(key)

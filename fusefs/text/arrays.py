@@ -9,6 +9,8 @@ from fusefs.text.codec import Codec, Column, Texts, unpacked
 from fusefs.text.errors import Refused, clip, refusal
 from fusefs.text.parse import Mapping, Node, Sequence
 
+SUM_REASON = "a sum over all CPUs cannot be written; set `percpu: each`"
+
 
 class _Repeated(Codec):
     """`count` times `element`, each `stride` bytes after the one before, shown as an array.
@@ -154,10 +156,8 @@ class PerCpuSum(PerCpu):
     """The same values, shown as one: its numbers are the sums over all CPUs (see
     `Codec.summed`). It cannot be written."""
 
-    takes_sequence = False
-
     def shown(self, column: Column) -> Texts:
         return self.element.summed(self._elements(column), self.count)
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
-        raise refusal(path, "a sum over all CPUs cannot be written; set `percpu: each`", node.at)
+        raise refusal(path, SUM_REASON, node.at)

@@ -24,7 +24,7 @@ from fusefs.bpf.btf import Btf, BtfError, Kind
 from fusefs.text.addresses import Ipv4, Ipv6, Mac
 from fusefs.text.arrays import Array
 from fusefs.text.codec import Codec
-from fusefs.text.compile import compile_codec
+from fusefs.text.compile import MAX_DEPTH, MAX_WEIGHT, compile_codec
 from fusefs.text.composite import Composite
 from fusefs.text.errors import Refused, clip
 from fusefs.text.lpm import DATA, Lpm
@@ -140,9 +140,12 @@ def with_format(codec: Codec, target: str, name: str, find: FindType) -> Codec:
         return _formatted(part, name, find)
 
     try:
-        return _changed(codec, steps, change)
+        changed = _changed(codec, steps, change)
     except Refused as error:
         raise Unfit(target, error.reason) from None
+    if changed.weight > MAX_WEIGHT or changed.depth > MAX_DEPTH:
+        raise Unfit(target, "the value would be too large, or nested too deep")
+    return changed
 
 
 def is_part(target: str, whole: str) -> bool:
@@ -163,7 +166,9 @@ def _changed(codec: Codec, steps: list[str], change: Callable[[Codec], Codec]) -
                 return codec.of(
                     name, functools.partial(_changed, steps=steps[count:], change=change)
                 )
-    elif (isinstance(codec, Array) and step == "[]") or (isinstance(codec, Lpm) and step == DATA):
+    elif (isinstance(codec, Array) and codec.count and step == "[]") or (
+        isinstance(codec, Lpm) and step == DATA
+    ):
         return codec.of(functools.partial(_changed, steps=steps[1:], change=change))
     what = "elements" if step == "[]" else f"field {clip(step)!r}"
     raise Refused(f"{codec.name} has no {what}")
@@ -185,9 +190,11 @@ def _as_type(codec: Codec, kind: str, name: str, find: FindType) -> Codec:
     try:
         found = find(_NAMED[kind], name)
         if found is None:
-            raise Refused(f"there is no {kind} {clip(name)} in the BTF of the map or the kernel")
+            raise Refused(
+                f"no BTF of the map, the kernel or a configured file has {kind} {clip(name)}"
+            )
         made = compile_codec(*found)
-    except BtfError as error:
+    except (BtfError, PermissionError) as error:
         raise Refused(f"{kind} {clip(name)}: {error}") from None
     if made.size != codec.size:
         raise Refused(f"it has {codec.size} bytes, and {kind} {clip(name)} has {made.size}")

@@ -36,6 +36,7 @@ QUAD = Layout(16, 113, implicit=True)
 _X87_SIZES = (10, 12, 16)  # what it takes on i386 and x86-64: the rest is padding
 _BIAS = 16383
 _SPECIAL = 0x7FFF  # the exponent of infinities and NaNs
+_WEIGHT = 256  # it takes as long as so many integers, and at the ends of its range longer
 _FEWEST = 15  # digits to begin with: below that none is saved that rounding does not strip
 
 
@@ -63,6 +64,7 @@ class LongDouble(Codec):
         self.size = size
         self._layout = layout
         self._digits = layout.bytes * 2
+        self.weight = _WEIGHT
 
     @functools.cached_property
     def mask(self) -> int:

@@ -55,8 +55,8 @@ class Entry(ValueFile):
     def large(self) -> bool:
         return self.view.large
 
-    def permissions(self, status: os.stat_result) -> int:
-        return super().permissions(status) & (0o666 if self.view.writable else 0o444)
+    def fixed(self) -> str:
+        return self.view.summed or super().fixed()
 
     def render(self, obj: Pinned) -> bytes:
         try:
@@ -156,7 +156,8 @@ class KeyedMap:
                 names = to_names(view.key, keys)
                 for name, key, value in zip(names, each_key, each_value, strict=True):
                     entry = Entry(self.subject, view, key, name)
-                    entry.found(value, mtime_ns)
+                    if values:
+                        entry.found(value, mtime_ns)
                     if digest := digest_of(name):
                         view.long_keys[digest] = key
                     yield name, entry

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
-from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.map import Map
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.text.lpm import lpm_codec
+from fusefs.text.scalars import Integer
 from fusefs.tree.map_types import KEYED
 
 
@@ -40,22 +40,24 @@ class MapBtf:
         traits = KEYED.get(info.type)
         if traits and traits.fixed:
             self.key = _INDEX  # an index is a number, whether BTF says so or not
-        try:
-            self._compile(info.key_size, info.value_size)
-        except (BtfError, PermissionError) as error:
-            self.problem = f"the BTF of this map cannot be read: {error}"
+        for compile_one in (self._compile_key, self._compile_value):
+            try:
+                compile_one(info.key_size, info.value_size)
+            except (BtfError, PermissionError) as error:
+                self.problem = f"the BTF of this map cannot be read: {error}"
         if traits and traits.prefixes:
             self.key = lpm_codec(self.key)
 
-    def _compile(self, key_size: int, value_size: int) -> None:
-        btf = self.own()
-        if btf and self.value_id:
+    def _compile_key(self, key_size: int, value_size: int) -> None:
+        if self.key_id and (btf := self.own()):
+            self.key, self.key_type = _fitting(btf, self.key_id, key_size)
+
+    def _compile_value(self, key_size: int, value_size: int) -> None:
+        if self.value_id and (btf := self.own()):
             self.value, self.value_type = _fitting(btf, self.value_id, value_size)
             value_type = btf.type(self.value_id)
             if isinstance(value_type, DataSection):
                 self.section = value_type.name
-            if self.key_id:
-                self.key, self.key_type = _fitting(btf, self.key_id, key_size)
         if kernel := self.kernel():
             self.value, self.value_type = _fitting(kernel, self.kernel_value_id, value_size)
 
@@ -95,10 +97,4 @@ def _fitting(btf: Btf, type_id: int, size: int) -> tuple[Codec, str]:
     return codec, type_name(btf, type_id)
 
 
-def _index_codec() -> Codec:
-    types = BtfBuilder()
-    index = types.integer("__u32", 4)
-    return compile_codec(Btf.parse(types.build()), index)
-
-
-_INDEX = _index_codec()
+_INDEX = Integer("__u32", 4, signed=False)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from fusefs.bpf.btf import Btf
 from fusefs.bpf.cpus import possible_cpus
 from fusefs.bpf.map import Map
-from fusefs.text.arrays import PerCpu, PerCpuSum
+from fusefs.text.arrays import SUM_REASON, PerCpu, PerCpuSum
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, in_order
@@ -22,18 +22,19 @@ from fusefs.tree.node import FRESH
 from fusefs.tree.recent import Recent
 from fusefs.tree.subject import Place, Subject
 
-# Keys whose names are cut that are remembered by their digests: so many, or so many bytes.
-_LONG_KEYS = 4096
+# Keys whose names are cut that are remembered by their digests: so many, and so many bytes.
+_LONG_KEYS = 1 << 16
 _LONG_KEY_BYTES = 16 << 20
 # Numbers and the like that are written in one go, and in a value that is read to tell its size.
 _PIECE_WEIGHT = 1 << 16
+_NOT_PER_CPU = "the map is not per CPU"
 _NONE: Settings = MappingProxyType({})
 # Bytes of a value from which on rendering it takes longer than a listing should.
 LARGE = 4 << 20
 
 
 class MapView:
-    """What stays the same for a map as long as it lives. Holds no descriptor.
+    """How a map is shown now. Kept as long as the same map is found; holds no descriptor.
 
     Values of a `large` map are not read to tell their size: it is shown as 0, as a stream's.
     `key` and `value` are the codecs, with the formats of `settings`; `misfits` says of settings why
@@ -52,22 +53,44 @@ class MapView:
         self.btf = MapBtf(bpf_map, files)
         self._frozen = False
         self._checked = float("-inf")
-        self.misfits: dict[str, str] = {}
-        most = max(_LONG_KEYS, _LONG_KEY_BYTES // max(self.key_size, 1))
-        self.long_keys = Recent[str, bytes](most)
+        most = min(_LONG_KEYS, _LONG_KEY_BYTES // max(self.key_size, 1))
+        self.long_keys = Recent[str, bytes](max(most, 2))
         self.use_fitting(settings)
 
     def use(self, settings: Settings) -> None:
         """Show keys and values as `settings` have it. Raises `Unfit`, and changes nothing then."""
         if PERCPU in settings and not self.per_cpu:
-            raise Unfit(PERCPU, "the map is not per CPU")
-        self.key, value = formatted(self.btf.key, self.btf.value, settings, self.btf.find)
+            raise Unfit(PERCPU, _NOT_PER_CPU)
+        key, value = formatted(self.btf.key, self.btf.value, settings, self.btf.find)
+        self._show(key, value, settings)
+
+    def use_fitting(self, settings: Settings) -> None:
+        """Show keys and values as those of `settings` have it that fit. Raises OSError, and changes
+        nothing then."""
+        key, value = self.btf.key, self.btf.value
+        fitting: dict[str, str] = {}
+        misfits: dict[str, str] = {}
+        for target in in_order(settings):
+            one = {target: settings[target]}
+            try:
+                if target == PERCPU and not self.per_cpu:
+                    raise Unfit(PERCPU, _NOT_PER_CPU)
+                if settings[target] != AUTO:
+                    key, value = formatted(key, value, one, self.btf.find)
+                    fitting |= one
+            except Refused as error:
+                misfits[target] = error.reason
+        self._show(key, value, fitting)
+        self.misfits = misfits
+
+    def _show(self, key: Codec, value: Codec, settings: Settings) -> None:
+        self.key = key
         if self.per_cpu:
             kind = PerCpuSum if settings.get(PERCPU) == SUM else PerCpu
             value = kind(value, possible_cpus())
         self.value: Codec = value
-        self.large = self.stride > LARGE or value.weight > _PIECE_WEIGHT
-        self.long_names = longest_name(self.key) > LONGEST
+        self.large = is_large(value)
+        self.long_names = longest_name(key) > LONGEST
         self.settings = {target: name for target, name in settings.items() if name != AUTO}
 
     def piece(self, most: int) -> int:
@@ -79,21 +102,10 @@ class MapView:
         """What is equal for keys that the kernel takes for the same, and only for those."""
         return prefix(key) if self.traits and self.traits.prefixes else key
 
-    def use_fitting(self, settings: Settings) -> None:
-        """Show keys and values as those of `settings` have it that fit."""
-        self.misfits.clear()
-        self.use({})
-        for target in in_order(settings):
-            if settings[target] != AUTO:
-                try:
-                    self.use(self.settings | {target: settings[target]})
-                except Refused as error:
-                    self.misfits[target] = error.reason
-
     @property
-    def writable(self) -> bool:
-        """Whether values can be written as they are shown."""
-        return not isinstance(self.value, PerCpuSum)
+    def summed(self) -> str:
+        """Why values cannot be written as they are shown; empty when they can."""
+        return SUM_REASON if isinstance(self.value, PerCpuSum) else ""
 
     def freeze(self, bpf_map: Map) -> None:
         """Freeze the map."""
@@ -107,6 +119,11 @@ class MapView:
                 self._frozen = isinstance(obj, Map) and obj.frozen()
             self._checked = time.monotonic()
         return self._frozen
+
+
+def is_large(codec: Codec) -> bool:
+    """Whether it takes too long to write a value to tell its size."""
+    return codec.size > LARGE or codec.weight > _PIECE_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +147,9 @@ class Finder:
         """What is there. Raises `gone()`; another OSError when the kernel does not open it."""
         subject = self.place.find()
         if self._where != self.place.where:  # what is there goes by another name now
-            self._where = self.place.where
             if self._found and self._found.view:
                 self._found.view.use_fitting(self.place.settings())
+            self._where = self.place.where
         if self._found is None or self._found.subject is not subject:
             with subject.open() as obj:
                 view = self._view(obj) if isinstance(obj, Map) else None

@@ -21,7 +21,7 @@ from fusefs.text.codec import Codec
 from fusefs.text.composite import Part, Struct
 from fusefs.text.escaping import escape, percent
 from fusefs.tree.files import explained
-from fusefs.tree.map_view import LARGE, Finder, MapView
+from fusefs.tree.map_view import Finder, MapView, is_large
 from fusefs.tree.node import Attributes, Directory, File, Node, gone, refusal, searchable
 from fusefs.tree.subject import Subject
 from fusefs.tree.values import ValueFile, as_map
@@ -78,7 +78,7 @@ class Variable(ValueFile):
 
     @property
     def large(self) -> bool:
-        return self.codec.size > LARGE
+        return is_large(self.codec)
 
     def fixed(self) -> str:
         section = self.view.btf.section or ""

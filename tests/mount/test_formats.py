@@ -69,7 +69,7 @@ def test_addresses_instead_of_numbers(mounted: Mount) -> None:
         ("hex\n", "expected TARGET: FORMAT, got 'hex'", "hex", 0),
         ("percpu: sum\n", "percpu: the map is not per CPU", "percpu: sum", 8),
         ("value.x: hex\n", "value.x: __u64 has no field 'x'", "value.x: hex", 9),
-        ("value: struct none\n", "value: there is no struct none in the BTF", "value: struct none",
+        ("value: struct none\n", "value: no BTF of the map", "value: struct none",
          7),
         ("value: hex\nkey: ipv6\n", "key: it has 4 bytes", "key: ipv6", 5),
         ("value: hex\nvalue.x: be\nkey: hex\n", "value.x: ", "value.x: be", 9),

@@ -194,10 +194,18 @@ def test_what_a_format_shows(name: str, form: str, data: bytes, text: str) -> No
         ("u32", "struct pair", "it has 4 bytes, and struct pair has 8"),
         ("raw16", "union either", "it has 16 bytes, and union either has 4"),
         ("u32", "enum wide", "it has 4 bytes, and enum wide has 8"),
-        ("u32", "struct none", "there is no struct none in the BTF of the map or the kernel"),
-        ("u32", "union pair", "there is no union pair in the BTF of the map or the kernel"),
-        ("u32", "enum pair", "there is no enum pair in the BTF of the map or the kernel"),
-        ("u32", "struct mode", "there is no struct mode in the BTF of the map or the kernel"),
+        (
+            "u32",
+            "struct none",
+            "no BTF of the map, the kernel or a configured file has struct none",
+        ),
+        ("u32", "union pair", "no BTF of the map, the kernel or a configured file has union pair"),
+        ("u32", "enum pair", "no BTF of the map, the kernel or a configured file has enum pair"),
+        (
+            "u32",
+            "struct mode",
+            "no BTF of the map, the kernel or a configured file has struct mode",
+        ),
     ],
 )
 def test_what_does_not_fit(name: str, form: str, reason: str) -> None:
@@ -388,6 +396,17 @@ def test_elements_of_elements() -> None:
     rows = [["10.0.0.1"] * 2] * 2
     assert json.loads(shown("table", "ipv4", data, "value[][]")) == rows
     assert json.loads(shown("table", "hex", data, "value[]")) == [(b"\x0a\0\0\1" * 2).hex()] * 2
+
+
+def test_what_would_be_too_large_is_refused() -> None:
+    types = BtfBuilder()
+    u8 = types.integer("unsigned char", 1)
+    many = types.struct("many", 1, [(f"m{n}", u8, 0) for n in range(60)], union=True)
+    array = types.array(u8, 400_000, u8)
+    btf = Btf.parse(types.build())
+    with pytest.raises(Unfit) as caught:
+        with_format(compile_codec(btf, array), "value[]", "union many", lambda *_: (btf, many))
+    assert caught.value.reason == "value[]: the value would be too large, or nested too deep"
 
 
 # Bitfields: others are in the bytes that they are read from.
