@@ -10,15 +10,14 @@ import ctypes
 import enum
 import errno
 import functools
-import operator
 import os
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from fusefs.bpf import map_memory, syscall
+from fusefs.bpf.batch import Batch, split
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cpus import possible_cpus
+from fusefs.bpf.lpm_trie import onward
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import ENOTSUPP, Command
 
@@ -90,41 +89,6 @@ class MapInfo(ctypes.Structure):
         ("hash", ctypes.c_uint64),
         ("hash_size", ctypes.c_uint32),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """`count` entries: their keys, and their values, one after the other."""
-
-    count: int
-    keys: bytes
-    values: bytes
-
-    def pieces(self, key_size: int, stride: int, most: int) -> Iterator[tuple[bytes, bytes]]:
-        """The keys and the values of `most` entries at a time."""
-        for first in range(0, self.count, most):
-            last = min(first + most, self.count)
-            yield (
-                self.keys[first * key_size : last * key_size],
-                self.values[first * stride : last * stride],
-            )
-
-    def pairs(self, key_size: int, stride: int) -> Iterator[tuple[bytes, bytes]]:
-        """Each key with its value."""
-        return zip(split(self.keys, key_size), split(self.values, stride), strict=True)
-
-
-def _place(key: bytes) -> int:
-    """Where a key of an LPM trie comes in its order: before all that lie behind its last address,
-    and of those with the same last address, before the shorter prefixes (trie_get_next_key in
-    kernel/bpf/lpm_trie.c, a walk in postorder)."""
-    rest = max((len(key) - 4) * 8 - int.from_bytes(key[:4], sys.byteorder), 0)
-    return (int.from_bytes(key[4:], "big") | (1 << rest) - 1) << 16 | rest
-
-
-def split(items: bytes, size: int) -> Iterator[bytes]:
-    """Each of the items of `size` bytes that lie one after the other."""
-    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 class Map(Object):
@@ -287,7 +251,10 @@ class Map(Object):
         """
         try:
             batches = self._batches()
-            yield from self._onward(batches) if self.info.type == MapType.LPM_TRIE else batches
+            if self.info.type == MapType.LPM_TRIE:
+                most = _RESTARTS * (self.info.max_entries + _BATCH_ENTRIES)
+                batches = onward(batches, self.key_size, self.stride, most)
+            yield from batches
         except OSError as error:
             # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
             if error.errno not in (errno.EINVAL, ENOTSUPP):
@@ -335,31 +302,6 @@ class Map(Object):
         all were deleted, there is little before them that it would pass again."""
         keys = list(split(batch.keys, self.key_size))
         return next((key for key in reversed(keys) if self._has_prefix(key)), keys[-1])
-
-    def _onward(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches of an LPM trie without what comes again.
-
-        When the prefix that the kernel stands on is deleted, it starts over from the first; but the
-        order in which it gives them is known. The bound ends a walk that is always thrown back.
-        """
-        last, left = -1, _RESTARTS * (self.info.max_entries + _BATCH_ENTRIES)
-        for batch in batches:
-            places = [_place(key) for key in split(batch.keys, self.key_size)]
-            if all(map(operator.lt, [last, *places], places)):
-                yield batch
-            else:
-                new: list[tuple[bytes, bytes]] = []
-                pairs = batch.pairs(self.key_size, self.stride)
-                for place, pair in zip(places, pairs, strict=True):
-                    if place > last:
-                        new.append(pair)
-                        last = place
-                keys, values = (b"".join(pair[side] for pair in new) for side in (0, 1))
-                yield Batch(len(new), keys, values)
-            last = max([last, *places[-1:]])
-            left -= batch.count
-            if left < 0:
-                raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
 
     def _next_key(self, key: bytes | None) -> bytes | None:
         """The key after `key`, or the first; None after the last."""

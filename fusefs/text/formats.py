@@ -167,7 +167,7 @@ def _changed(codec: Codec, steps: list[str], change: Callable[[Codec], Codec]) -
                     name, functools.partial(_changed, steps=steps[count:], change=change)
                 )
     elif (isinstance(codec, Array) and codec.count and step == "[]") or (
-        isinstance(codec, Lpm) and step == DATA
+        isinstance(codec, Lpm) and step in (DATA, codec.member)
     ):
         return codec.of(functools.partial(_changed, steps=steps[1:], change=change))
     what = "elements" if step == "[]" else f"field {clip(step)!r}"

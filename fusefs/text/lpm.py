@@ -36,7 +36,7 @@ def lpm_codec(key: Codec) -> Codec:
     if not rest or any(part.offset < _LENGTH_SIZE for part in rest):
         return key
     if len(rest) == 1 and rest[0].codec.size == size:
-        return Lpm(key.name, _data(rest[0].codec))
+        return Lpm(key.name, _data(rest[0].codec), rest[0].name)
     parts = [Part(part.name, part.offset - _LENGTH_SIZE, part.codec) for part in rest]
     return Lpm(key.name, Struct(key.name, size, parts))
 
@@ -70,9 +70,11 @@ class Lpm(Codec):
     Both are taken, and `10.1.0.0_16`. Bits after the prefix are part of the key, and kept.
     """
 
-    def __init__(self, name: str, data: Codec) -> None:
+    def __init__(self, name: str, data: Codec, member: str = DATA) -> None:
+        """`member` is what the type calls the prefix."""
         self.name = name
         self.data = data
+        self.member = member
         self.size = _LENGTH_SIZE + data.size
         self.length = Integer("prefixlen", _LENGTH_SIZE, signed=False)
         self.weight = 1 + data.weight
@@ -80,7 +82,7 @@ class Lpm(Codec):
 
     def of(self, change: Callable[[Codec], Codec]) -> Lpm:
         """The same with another codec for the prefix."""
-        return Lpm(self.name, change(self.data))
+        return Lpm(self.name, change(self.data), self.member)
 
     @functools.cached_property
     def mask(self) -> int:

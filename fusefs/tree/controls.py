@@ -9,7 +9,7 @@ import os
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.map import Map
 from fusefs.text.errors import Refused
-from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, is_part, parse_settings
+from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, parse_settings
 from fusefs.tree.files import WritableFile
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import refusal
@@ -80,18 +80,8 @@ class FormatFile(WritableFile):
     def accept(self, obj: Pinned, text: str, flags: int) -> None:
         given = parse_settings(text)
         written = {target: name for target, (name, _at) in given.items()}
-        before = self._view.settings
-        # A format for the whole is for its parts, too, but for those that are given with it.
-        dropped = {
-            t for t in before if any(is_part(t, whole) for whole in written)
-        } - written.keys()
-        kept = {t: name for t, name in before.items() if t not in dropped}
         try:
-            self._view.use(kept | written)
+            self._place.remember(self._view.change(written))
         except Unfit as error:
             at = given[error.target][1] if error.target in given else 0
             raise Refused(error.reason, at) from None
-        for target in [*self._view.misfits]:
-            if target in written or any(is_part(target, whole) for whole in written):
-                del self._view.misfits[target]
-        self._place.remember(dict.fromkeys(dropped, AUTO) | written)

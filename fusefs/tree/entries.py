@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fusefs.bpf.batch import split
 from fusefs.bpf.bpffs import Pinned, RenameFlags
 from fusefs.bpf.credentials import Caller
-from fusefs.bpf.map import Existence, Map, split
+from fusefs.bpf.map import Existence, Map
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names

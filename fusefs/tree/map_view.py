@@ -13,7 +13,7 @@ from fusefs.bpf.map import Map
 from fusefs.text.arrays import SUM_REASON, PerCpu, PerCpuSum
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
-from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, in_order
+from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, in_order, is_part
 from fusefs.text.lpm import prefix
 from fusefs.text.names import LONGEST, longest_name
 from fusefs.tree.map_btf import MapBtf
@@ -55,6 +55,7 @@ class MapView:
         self._checked = float("-inf")
         most = min(_LONG_KEYS, _LONG_KEY_BYTES // max(self.key_size, 1))
         self.long_keys = Recent[str, bytes](max(most, 2))
+        self.misfits: dict[str, str] = {}
         self.use_fitting(settings)
 
     def use(self, settings: Settings) -> None:
@@ -63,6 +64,23 @@ class MapView:
             raise Unfit(PERCPU, _NOT_PER_CPU)
         key, value = formatted(self.btf.key, self.btf.value, settings, self.btf.find)
         self._show(key, value, settings)
+
+    def change(self, written: dict[str, str]) -> dict[str, str]:
+        """Show keys and values as they are shown now, but for the settings `written`; those for
+        the parts of what is written are dropped. Gives all that changed.
+
+        Raises `Unfit`, and changes nothing then.
+        """
+        dropped = {t for t in self.settings if any(is_part(t, whole) for whole in written)}
+        changed = dict.fromkeys(dropped, AUTO) | written
+        kept = {t: name for t, name in self.settings.items() if t not in changed}
+        self.use(kept | written)
+        self.misfits = {
+            target: reason
+            for target, reason in self.misfits.items()
+            if not any(target == whole or is_part(target, whole) for whole in written)
+        }
+        return changed
 
     def use_fitting(self, settings: Settings) -> None:
         """Show keys and values as those of `settings` have it that fit. Raises OSError, and changes

@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 from support.maps import NO_PREALLOC, u32
 
-from fusefs.bpf.map import Map, MapType, split
+from fusefs.bpf.batch import split
+from fusefs.bpf.map import Map, MapType
 
 
 def prefix(address: str, length: int) -> bytes:

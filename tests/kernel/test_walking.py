@@ -9,7 +9,8 @@ import pytest
 from support.maps import ARRAYS, HASHES, SIX, dump, make_map, u32, value_of
 
 from fusefs.bpf import map as map_module
-from fusefs.bpf.map import Batch, Map, MapType
+from fusefs.bpf.batch import Batch
+from fusefs.bpf.map import Map, MapType
 
 KEPT = [MapType.HASH, MapType.PERCPU_HASH]  # LRU maps may drop entries by themselves
 each_kept = pytest.mark.parametrize("kind", KEPT, ids=lambda kind: kind.name.lower())

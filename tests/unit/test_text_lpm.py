@@ -15,6 +15,7 @@ from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec
 from fusefs.text.errors import Refused
+from fusefs.text.formats import with_format
 from fusefs.text.lpm import Lpm, lpm_codec, prefix
 from fusefs.text.names import digest_of, from_name, key_digest, looks_scratch, to_name
 from fusefs.text.strings import CharArray
@@ -391,3 +392,9 @@ def test_types_of_another_form_stay(make: Callable[[BtfBuilder], int]) -> None:
     assert not isinstance(codec, Lpm)
     data = bytes(range(codec.size))
     assert from_name(codec, to_name(codec, data)) == data
+
+
+def test_the_prefix_has_a_format_by_its_own_name() -> None:
+    for target in ("key", "key.data", "key.address"):
+        codec = with_format(CODECS["in_addr"], target, "hex", lambda *_: None)
+        assert to_name(codec, key(24, V4)) == f"{V4.hex()}_24"
