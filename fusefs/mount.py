@@ -19,7 +19,7 @@ from fusefs.operations import Operations
 from fusefs.options import TYPE
 from fusefs.tree.context import Context
 from fusefs.tree.formats import Formats
-from fusefs.tree.mirror import Mirror
+from fusefs.tree.root import Root
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0)  # requests carry modes that their callers' masks were applied to
-    operations = Operations(Mirror(source, Context(formats=formats)))
+    operations = Operations(Root(Context(source, mountpoint, formats=formats)))
     try:
         pyfuse3.init(operations, mountpoint, options)
     except RuntimeError as error:

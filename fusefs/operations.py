@@ -92,7 +92,7 @@ class Listing:
         self._directory = directory
         self._first = first  # `.` and `..` and their inode numbers
         self._position = 0
-        self._children: Iterator[tuple[str, Node]] = directory.children()
+        self._children: Iterator[tuple[str, Node] | None] = directory.children()
         self._waiting: tuple[str, Node | int] | None = None
         self._turn_ends = 0.0
 
@@ -101,7 +101,7 @@ class Listing:
         if position < self._position:
             self._position, self._waiting = 0, None
             self._children = self._directory.children()
-        while self._position < position and self.peek() is not None:
+        while self._position < position and await self.peek() is not None:
             self.advance()
             if self.overdue():
                 await trio.lowlevel.checkpoint()
@@ -114,13 +114,17 @@ class Listing:
             self._turn_ends = now + _TURN
         return overdue
 
-    def peek(self) -> tuple[str, Node | int] | None:
+    async def peek(self) -> tuple[str, Node | int] | None:
         """The name here, with its node or inode number; None at the end."""
-        if self._waiting is None:
-            if self._position < len(self._first):
-                self._waiting = self._first[self._position]
-            else:
-                self._waiting = next(self._children, None)
+        if self._waiting is None and self._position < len(self._first):
+            self._waiting = self._first[self._position]
+        while self._waiting is None:
+            try:
+                self._waiting = next(self._children)
+            except StopIteration:
+                return None
+            if self._waiting is None:
+                await trio.lowlevel.checkpoint()
         return self._waiting
 
     def advance(self) -> int:
@@ -314,7 +318,7 @@ class Operations(pyfuse3.Operations):
         entry = EntryAttributes()
         referred: list[Inode] = []
         try:
-            while (child := listing.peek()) is not None:
+            while (child := await listing.peek()) is not None:
                 if not self._list(token, *child, entry, start_id + 1, referred):
                     return
                 start_id = listing.advance()

@@ -13,6 +13,8 @@ import ctypes
 import enum
 import errno
 import os
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fusefs.bpf import libc, syscall
@@ -65,18 +67,7 @@ class Listed:
     stat: os.stat_result | None
 
 
-class _OpenHow(ctypes.Structure):
-    """`struct open_how` of openat2(2)."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
-_OPENAT2 = 437  # on every architecture
-_RESOLVE_NO_XDEV = 1
+_RDONLY = 1 << 3  # BPF_F_RDONLY, linux/bpf.h
 # A name is opened without opening what it is: no side effect, no permission needed, and a
 # symbolic link is not followed.
 _O_NAME = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -88,9 +79,7 @@ def _open_name(fd: int, name: str, flags: int = 0) -> int:
     Raises OSError: EXDEV when something else is mounted there. It is not even asked for its
     attributes: it could be a mount of ours, which could not answer while it asks.
     """
-    how = _OpenHow(flags=_O_NAME | flags, resolve=_RESOLVE_NO_XDEV)
-    size = ctypes.sizeof(how)
-    return libc.call("syscall", _OPENAT2, fd, os.fsencode(name), ctypes.byref(how), size)
+    return libc.openat2(fd, name, _O_NAME | flags, libc.RESOLVE_NO_XDEV)
 
 
 class Directory:
@@ -191,9 +180,21 @@ class Directory:
         try:
             if os.fstat(pin).st_ino != inode:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            path = ctypes.create_string_buffer(b"/proc/self/fd/%d" % pin)
-            arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path))
-            return _typed(syscall.bpf(Command.OBJ_GET, arguments))
+            return _get(pin)
+        finally:
+            os.close(pin)
+
+    def open_path(self, names: Sequence[str]) -> Pinned:
+        """Open the map or program that `names` lead to, to be read; symbolic links are followed,
+        but not out of this directory. All of it is done with the rights that this thread has.
+
+        Raises OSError: EISDIR when it is no pin, EINVAL when it is a link.
+        """
+        pin = libc.open_beneath(self._fd, "/".join(names) or ".", os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(pin).st_mode):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            return _get(pin, _RDONLY)
         finally:
             os.close(pin)
 
@@ -254,6 +255,13 @@ class Directory:
             os.utime(name, ns=times, dir_fd=self._fd, follow_symlinks=False)
         else:
             os.utime(f"/proc/self/fd/{self._fd}", ns=times)
+
+
+def _get(pin: int, flags: int = 0) -> Pinned:
+    """The object of a pin, which is open as a mere name."""
+    path = ctypes.create_string_buffer(b"/proc/self/fd/%d" % pin)
+    arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path), file_flags=flags)
+    return _typed(syscall.bpf(Command.OBJ_GET, arguments))
 
 
 def _typed(fd: int) -> Pinned:

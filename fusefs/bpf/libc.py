@@ -20,6 +20,39 @@ def call(function: str, *arguments: object) -> int:
     return result
 
 
+class _OpenHow(ctypes.Structure):
+    """`struct open_how` of openat2(2)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_OPENAT2 = 437  # on every architecture
+RESOLVE_NO_XDEV = 1
+_RESOLVE_NO_MAGICLINKS = 2
+_RESOLVE_BENEATH = 8
+
+
+def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
+    """openat2(2): a descriptor of `path` in the directory `fd`; `resolve` bounds where it may lead.
+
+    Raises OSError: EXDEV when it leads elsewhere.
+    """
+    how = _OpenHow(flags=flags, resolve=resolve)
+    size = ctypes.sizeof(how)
+    return call("syscall", _OPENAT2, fd, os.fsencode(path), ctypes.byref(how), size)
+
+
+def open_beneath(fd: int, path: str, flags: int) -> int:
+    """A descriptor of `path`, which must lead neither out of the directory `fd` nor into another
+    file system. Raises OSError: EXDEV when it does."""
+    resolve = _RESOLVE_BENEATH | RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS
+    return openat2(fd, path, flags, resolve)
+
+
 def set_filesystem_ids(uid: int, gid: int) -> None:
     """setfsgid(2) and setfsuid(2), of this thread alone; they report no failure."""
     _library.setfsgid(gid)

@@ -42,6 +42,7 @@ class Link(Object):
 
     kind = "link"
     by_id = Command.LINK_GET_FD_BY_ID
+    next_id = Command.LINK_GET_NEXT_ID
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)

@@ -5,12 +5,12 @@ Source: kernel/bpf/syscall.c, hashtab.c and arraymap.c in the kernel; bpf(2).
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import enum
 import errno
 import functools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 
 from fusefs.bpf import map_memory, syscall
@@ -35,17 +35,41 @@ _RESTARTS = 100
 
 
 class MapType(enum.IntEnum):
-    """`enum bpf_map_type`, as far as the code treats a type by name."""
+    """`enum bpf_map_type`, as of Linux 6.18."""
 
     HASH = 1
     ARRAY = 2
+    PROG_ARRAY = 3
+    PERF_EVENT_ARRAY = 4
     PERCPU_HASH = 5
     PERCPU_ARRAY = 6
+    STACK_TRACE = 7
+    CGROUP_ARRAY = 8
     LRU_HASH = 9
     LRU_PERCPU_HASH = 10
     LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    HASH_OF_MAPS = 13
+    DEVMAP = 14
+    SOCKMAP = 15
+    CPUMAP = 16
+    XSKMAP = 17
+    SOCKHASH = 18
+    CGROUP_STORAGE = 19
+    REUSEPORT_SOCKARRAY = 20
     PERCPU_CGROUP_STORAGE = 21
     QUEUE = 22
+    STACK = 23
+    SK_STORAGE = 24
+    DEVMAP_HASH = 25
+    STRUCT_OPS = 26
+    RINGBUF = 27
+    INODE_STORAGE = 28
+    TASK_STORAGE = 29
+    BLOOM_FILTER = 30
+    USER_RINGBUF = 31
+    CGRP_STORAGE = 32
+    ARENA = 33
 
 
 _PER_CPU = frozenset(
@@ -56,6 +80,25 @@ _PER_CPU = frozenset(
         MapType.PERCPU_CGROUP_STORAGE,
     }
 )
+# Types whose keys are the indices below max_entries.
+_INDEXED = frozenset(
+    {
+        MapType.ARRAY,
+        MapType.PERCPU_ARRAY,
+        MapType.PROG_ARRAY,
+        MapType.PERF_EVENT_ARRAY,
+        MapType.CGROUP_ARRAY,
+        MapType.ARRAY_OF_MAPS,
+        MapType.DEVMAP,
+        MapType.SOCKMAP,
+        MapType.CPUMAP,
+        MapType.XSKMAP,
+        MapType.REUSEPORT_SOCKARRAY,
+        MapType.STRUCT_OPS,
+    }
+)
+# So many empty slots are passed over in one go.
+_SLOTS = 1024
 
 
 class Existence(enum.IntEnum):
@@ -101,16 +144,20 @@ class Map(Object):
 
     kind = "map"
     by_id = Command.MAP_GET_FD_BY_ID
+    next_id = Command.MAP_GET_NEXT_ID
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self.info = self.fill(MapInfo())
         self.key_size: int = self.info.key_size
         self.per_cpu = self.info.type in _PER_CPU
+        self.indexed = self.info.type in _INDEXED
         size: int = self.info.value_size
         self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
         self._key = buffer(self.key_size)
-        self._arguments = syscall.ElementArguments(map_fd=fd, key=ctypes.addressof(self._key))
+        # Queues and their like have no keys, and the kernel takes none for them.
+        key = ctypes.addressof(self._key) if self.key_size else 0
+        self._arguments = syscall.ElementArguments(map_fd=fd, key=key)
 
     @functools.cached_property
     def _value(self) -> ctypes.Array[ctypes.c_char]:
@@ -131,8 +178,11 @@ class Map(Object):
         key_type: int = 0,
         value_type: int = 0,
         inner: Map | None = None,
+        numa_node: int = 0,
+        extra: int = 0,
     ) -> Map:
-        """Make a map; `key_type` and `value_type` are type ids in `btf`."""
+        """Make a map; `key_type` and `value_type` are type ids in `btf`, `inner` is what the maps
+        in a map of maps have to be like, and `extra` is what the type makes of it."""
         arguments = syscall.CreateArguments(
             map_type=map_type,
             key_size=key_size,
@@ -141,9 +191,11 @@ class Map(Object):
             map_flags=flags,
             map_name=name.encode(),
             inner_map_fd=inner.fd if inner else 0,
+            numa_node=numa_node,
             btf_fd=btf.fd if btf else 0,
             btf_key_type_id=key_type,
             btf_value_type_id=value_type,
+            map_extra=extra,
         )
         return cls(syscall.bpf(Command.MAP_CREATE, arguments))
 
@@ -187,6 +239,25 @@ class Map(Object):
             raise OSError(errno.EINVAL, f"a value has {self.stride} bytes, not {len(value)}")
         ctypes.memmove(self._value, value, len(value))
         self._call(Command.MAP_UPDATE_ELEM, key, existence)
+
+    def peek(self) -> bytes:
+        """The value that a queue or stack would give next. Raises FileNotFoundError when it is
+        empty."""
+        return self.lookup(b"")
+
+    def pop(self) -> bytes:
+        """Take that value out."""
+        self._call(Command.MAP_LOOKUP_AND_DELETE_ELEM, b"")
+        return ctypes.string_at(self._value, self.stride)
+
+    def contains(self, value: bytes) -> bool:
+        """Whether `value` may be in a bloom filter; if not, it is not."""
+        ctypes.memmove(self._value, value, self.stride)
+        try:
+            self._call(Command.MAP_LOOKUP_ELEM, b"")
+        except FileNotFoundError:
+            return False
+        return True
 
     def load(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset` of the first entry of an array.
@@ -319,12 +390,17 @@ class Map(Object):
         return ctypes.string_at(self._value, self.key_size)
 
     def each_key(self) -> Iterator[bytes]:
-        """All keys, one at a time; as slow as can be, but no value is moved.
+        """All keys, one at a time; as slow as can be, but no value is moved. Those of an `indexed`
+        map are all that it could have.
 
         When the key that it stands on is deleted, the kernel starts over from the first: `seen`
         keeps those already given from being given again, and the bound ends a walk that is always
         thrown back.
         """
+        if self.indexed:
+            for index in range(self.info.max_entries):
+                yield index.to_bytes(4, sys.byteorder)
+            return
         seen: set[bytes] = set()
         key = self._next_key(None)
         for _ in range(4 * self.info.max_entries + _BATCH_ENTRIES):
@@ -338,6 +414,13 @@ class Map(Object):
 
     def _walk(self) -> Iterator[Batch]:
         """One entry at a time, for kernels and types without batches."""
+        empty = 0
         for key in self.each_key():
-            with contextlib.suppress(FileNotFoundError):
-                yield Batch(1, key, self.lookup(key))
+            try:
+                value = self.lookup(key)
+            except FileNotFoundError:
+                empty += 1
+                if empty % _SLOTS == 0:
+                    yield Batch(0, b"", b"")
+                continue
+            yield Batch(1, key, value)

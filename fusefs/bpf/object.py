@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
@@ -33,6 +34,7 @@ class Object:
 
     kind: ClassVar[str]
     by_id: ClassVar[Command]
+    next_id: ClassVar[Command]
     info: ctypes.Structure
 
     def __init__(self, fd: int) -> None:
@@ -43,6 +45,18 @@ class Object:
     def from_id(cls, object_id: int) -> Self:
         """Open the object with this id. Raises OSError: ENOENT when there is none."""
         return cls(syscall.bpf(cls.by_id, syscall.IdArguments(id=object_id)))
+
+    @classmethod
+    def ids(cls) -> Iterator[int]:
+        """The ids of all that the kernel has, in order; those that come meanwhile may be missed."""
+        arguments = syscall.IdArguments()
+        while True:
+            try:
+                syscall.bpf(cls.next_id, arguments)
+            except FileNotFoundError:
+                return
+            yield arguments.next_id
+            arguments.id = arguments.next_id
 
     def close(self) -> None:
         """Give the descriptor back; again is no error."""

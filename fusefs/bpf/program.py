@@ -68,6 +68,7 @@ class Program(Object):
 
     kind = "program"
     by_id = Command.PROG_GET_FD_BY_ID
+    next_id = Command.PROG_GET_NEXT_ID
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)

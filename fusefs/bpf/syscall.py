@@ -32,14 +32,18 @@ class Command(enum.IntEnum):
     MAP_GET_NEXT_KEY = 4
     OBJ_PIN = 6
     OBJ_GET = 7
+    PROG_GET_NEXT_ID = 11
+    MAP_GET_NEXT_ID = 12
     PROG_GET_FD_BY_ID = 13
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     BTF_LOAD = 18
     BTF_GET_FD_BY_ID = 19
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_FREEZE = 22
     MAP_LOOKUP_BATCH = 24
     LINK_GET_FD_BY_ID = 30
+    LINK_GET_NEXT_ID = 31
 
 
 class ElementArguments(ctypes.Structure):
@@ -111,7 +115,7 @@ class InfoArguments(ctypes.Structure):
 
 
 class IdArguments(ctypes.Structure):
-    """BPF_*_GET_FD_BY_ID."""
+    """BPF_*_GET_FD_BY_ID, and BPF_*_GET_NEXT_ID, which looks for the id after `id`."""
 
     _fields_ = (
         ("id", ctypes.c_uint32),

@@ -39,8 +39,8 @@ from fusefs.text.scalars import Enumeration
 from fusefs.text.strings import CharArray
 
 # What tools call the files that they make beside the one they save, as shell patterns: hidden
-# files and editors' swap files, backups, emacs's auto-saves, sed -i, install and mktemp.
-SCRATCH = (".*", "*~", "#*#", "sed??????", "XX??????", "tmp????????")
+# files and editors' swap files, backups, emacs's auto-saves, sed -i, install, ln -sf and mktemp.
+SCRATCH = (".*", "*~", "#*#", "sed??????", "XX??????", "Cu??????", "tmp????????")
 
 RAW = "raw="
 DIGEST = "%#"  # no escape, so no other name has it

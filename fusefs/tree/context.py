@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from fusefs.bpf import bpffs
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
+from fusefs.tree.recent import Recent
+
+# Links that tools made for a moment, and slots of cgroups, that are remembered.
+_LINKS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The logs of refused operations, and the formats of maps."""
+    """The bpffs directory that is shown and the absolute path where it is; the logs of refused
+    operations, and the formats of maps.
 
+    `links` are symbolic links that a tool made to rename them, by their place and name; `cgroups`
+    the directories of cgroups that slots were set to, by map id and key.
+    """
+
+    root: bpffs.Directory
+    mountpoint: str
     logs: ErrorLogs = field(default_factory=ErrorLogs)
     formats: Formats = field(default_factory=Formats)
+    started_ns: int = field(default_factory=time.time_ns)
+    links: Recent[tuple[Hashable, str], str] = field(default_factory=lambda: Recent(_LINKS))
+    cgroups: Recent[tuple[int, bytes], str] = field(default_factory=lambda: Recent(_LINKS))

@@ -12,7 +12,7 @@ from fusefs.text.errors import Refused
 from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, parse_settings
 from fusefs.tree.files import WritableFile
 from fusefs.tree.map_view import MapView
-from fusefs.tree.node import refusal
+from fusefs.tree.node import Opening, refusal
 from fusefs.tree.subject import Place, Subject
 
 
@@ -27,7 +27,7 @@ class ErrorLogFile(WritableFile):
     def render(self, obj: Pinned) -> bytes:
         return self.subject.logs.read(obj).encode()
 
-    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
         self.subject.logs.clear(obj)
 
 
@@ -46,7 +46,7 @@ class Frozen(WritableFile):
     def render(self, obj: Pinned) -> bytes:
         return b"%d\n" % (isinstance(obj, Map) and obj.frozen())
 
-    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
         assert isinstance(obj, Map)  # only maps are given this file
         frozen = obj.frozen()
         match text.strip():
@@ -77,7 +77,7 @@ class FormatFile(WritableFile):
             shown = shown | {PERCPU: shown.get(PERCPU, EACH)}
         return "".join(f"{target}: {name}\n" for target, name in shown.items()).encode()
 
-    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
         given = parse_settings(text)
         written = {target: name for target, (name, _at) in given.items()}
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.text.errors import Incomplete, Refused
-from fusefs.tree.node import Handle, refusal
+from fusefs.tree.node import Handle, Opening, refusal
 
 if TYPE_CHECKING:
     from fusefs.tree.files import WritableFile
@@ -46,12 +46,12 @@ class Editing(Handle):
     with an unfinished text, that is dropped, and none but a new one from the start is taken.
     """
 
-    def __init__(self, file: WritableFile, obj: Pinned, contents: bytes, flags: int) -> None:
+    def __init__(self, file: WritableFile, obj: Pinned, contents: bytes, opening: Opening) -> None:
         self._file = file
         self._object = obj
         self._contents = contents
-        self._flags = flags
-        self._before = b"" if flags & os.O_TRUNC else contents
+        self._opening = opening
+        self._before = b"" if opening.flags & os.O_TRUNC else contents
         self._origin = 0  # the file's offset at which the text begins
         self._text = b""
         self._state = _State.NONE
@@ -85,7 +85,7 @@ class Editing(Handle):
             return 0, data
         if self._state == _State.REFUSED:
             raise self._refuse("write", Refused("what was written before it was refused"), b"")
-        if self._flags & os.O_APPEND:
+        if self._opening.flags & os.O_APPEND:
             # The offset is the old contents' end: what is added is a text of its own.
             if self._state in _UNFINISHED:
                 return self._origin, self._text + data
@@ -120,8 +120,10 @@ class Editing(Handle):
         return False
 
     def _accept(self, text: bytes) -> None:
-        self._file.accept(self._object, _decoded(text), self._flags)
-        self._flags &= ~(os.O_CREAT | os.O_EXCL)  # what was new is no longer
+        self._file.accept(self._object, _decoded(text), self._opening)
+        # What was new is no longer.
+        flags = self._opening.flags & ~(os.O_CREAT | os.O_EXCL)
+        self._opening = Opening(flags, self._opening.caller)
         self._incomplete = 0
 
     def flush(self) -> None:
@@ -136,7 +138,8 @@ class Editing(Handle):
             text = self._text
             self._drop()
             raise self._refuse("close", error, text) from error
-        self._state = _State.ENDED if self._text.endswith(b"\n") else _State.SAVED
+        ended = self._text.endswith(b"\n") or not self._file.goes_on
+        self._state = _State.ENDED if ended else _State.SAVED
 
     def _complain(self, error: Incomplete) -> OSError:
         if self._complained:

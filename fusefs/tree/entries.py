@@ -1,13 +1,14 @@
-"""`entries/`: a file for each key of a map."""
+"""`entries/`: what a map has, by its keys."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 
 from fusefs.bpf.batch import split
 from fusefs.bpf.bpffs import Pinned, RenameFlags
@@ -18,17 +19,19 @@ from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
 from fusefs.text.value import to_text
 from fusefs.tree.files import explained
+from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
     Attributes,
     Directory,
     File,
     Node,
+    Opening,
     gone,
     refusal,
     searchable,
 )
-from fusefs.tree.subject import Subject
+from fusefs.tree.subject import Place, Subject
 from fusefs.tree.values import ValueFile, as_map
 
 # The extended attribute that has an entry's key, as `entries.jsonl` shows it.
@@ -38,7 +41,18 @@ _LONGEST_ATTRIBUTE = 1 << 16  # XATTR_SIZE_MAX
 _PIECE = 256
 
 
-class Entry(ValueFile):
+class KeyNode(Node):
+    """What stands for a key in `entries/`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def found(self, value: bytes, mtime_ns: int) -> None:
+        """Note the value that the map has, for the attributes; it is from `mtime_ns` if nobody has
+        seen one before."""
+
+
+class Entry(ValueFile, KeyNode):
     """The value of one key, as a line of JSON. It need not be there: it may be yet to be made."""
 
     __slots__ = ("key",)
@@ -84,8 +98,17 @@ class Entry(ValueFile):
         except FileNotFoundError:
             return bytes(self.view.stride)
 
-    def save(self, bpf_map: Map, old: bytes, new: bytes, flags: int) -> None:
-        bpf_map.update(self.key, new, _existence(flags))
+    def save(self, bpf_map: Map, old: bytes, new: bytes, opening: Opening) -> None:
+        self.update(bpf_map, new, opening)
+
+    def update(self, bpf_map: Map, value: bytes, opening: Opening) -> None:
+        """Have the map take a value, as it would give it. Raises `Refused` or OSError."""
+        existence = _existence(opening.flags)
+        if self.view.indexed and existence != Existence.ANY:
+            # To the kernel all slots are there, or it does not look.
+            _check(bpf_map, self.key, existence)
+            existence = Existence.ANY
+        bpf_map.update(self.key, value, existence)
 
 
 def _existence(flags: int) -> Existence:
@@ -98,13 +121,26 @@ def _existence(flags: int) -> Existence:
     return Existence.ANY if flags & os.O_CREAT else Existence.EXIST
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedMap:
-    """A map with a file for each key; `fixed` as in `Traits`."""
+def _check(bpf_map: Map, key: bytes, existence: Existence) -> None:
+    """Raise FileExistsError or FileNotFoundError unless it is so."""
+    try:
+        bpf_map.lookup(key)
+    except FileNotFoundError:
+        if existence == Existence.EXIST:
+            raise
+    else:
+        if existence == Existence.NOEXIST:
+            raise refusal(errno.EEXIST)
 
-    subject: Subject
-    view: MapView
-    fixed: bool
+
+class KeyedMap:
+    """A map with a file for each key. Subclasses have other nodes for them."""
+
+    def __init__(self, place: Place, subject: Subject, view: MapView, traits: Traits) -> None:
+        self.place = place
+        self.subject = subject
+        self.view = view
+        self.traits = traits
 
     def open(self) -> Map:
         """Open it. Raises `gone()`."""
@@ -114,20 +150,27 @@ class KeyedMap:
             raise gone()
         return obj
 
-    def entry(self, name: str) -> Entry:
-        """The file of the key that `name` spells, whether the map has it or not.
+    def node(self, key: bytes, name: str) -> KeyNode:
+        """What stands for a key, whether the map has it or not."""
+        return Entry(self.subject, self.view, key, name)
+
+    def key(self, name: str) -> bytes:
+        """The key that `name` spells, whether the map has it or not.
 
         Raises `Refused` when it spells none.
         """
         view = self.view
         digest = digest_of(name) if view.long_names else None
         key = self._with_digest(digest) if digest else from_name(view.key, name)
-        if self.fixed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
+        if view.indexed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
             raise Refused(f"index {name} is past the end: the map has {view.max_entries} entries")
-        own_name = to_name(view.key, key)
-        if digest and own_name != name:
+        if digest and to_name(view.key, key) != name:
             raise Refused("the map has no key of this name")
-        return Entry(self.subject, view, key, own_name)
+        return key
+
+    def look(self, bpf_map: Map, key: bytes) -> bytes:
+        """The value of a key. Raises FileNotFoundError."""
+        return bpf_map.lookup(key)
 
     def _with_digest(self, digest: str) -> bytes:
         """The key whose name ends in a digest. Raises `Refused` when the map has none."""
@@ -136,7 +179,7 @@ class KeyedMap:
             # Who asks for one key often asks for those that follow it, next.
             ahead = known.most // 2
             with self.open() as bpf_map:
-                for keys, _values in self._pieces(bpf_map):
+                for keys, _values in self.pieces(bpf_map):
                     for key in split(keys, self.view.key_size):
                         known[key_digest(key)] = key
                         ahead -= digest in known
@@ -146,57 +189,123 @@ class KeyedMap:
             raise Refused("the map has no key with this digest")
         return known[digest]
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
-        """All that the map has, with their names."""
+    def find(self, name: str) -> Node:
+        """The node of a key that the map has. Raises FileNotFoundError."""
+        try:
+            key = self.key(name)
+        except Refused:
+            raise refusal(errno.ENOENT) from None
+        node = self.node(key, to_name(self.view.key, key))
+        with self.open() as bpf_map:
+            value = self.look(bpf_map, key)
+        node.found(value, self.subject.status().st_mtime_ns)
+        return node
+
+    def nodes(self) -> Iterator[tuple[str, Node] | None]:
+        """All that the map has, with their names; None for "not yet, ask again"."""
         view = self.view
         mtime_ns = self.subject.status().st_mtime_ns
         with self.open() as bpf_map:
-            for keys, values in self._pieces(bpf_map):
+            for keys, values in self.pieces(bpf_map):
+                if not keys:
+                    yield None
+                    continue
                 each_key = split(keys, view.key_size)
                 each_value = split(values, view.stride) if values else iter([b""])
                 names = to_names(view.key, keys)
                 for name, key, value in zip(names, each_key, each_value, strict=True):
-                    entry = Entry(self.subject, view, key, name)
+                    node = self.node(key, name)
                     if values:
-                        entry.found(value, mtime_ns)
+                        node.found(value, mtime_ns)
                     if digest := digest_of(name):
                         view.long_keys[digest] = key
-                    yield name, entry
+                    yield name, node
 
-    def _pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and their values, some at a time; of a large map one key, and no value."""
+    def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and their values, some at a time or none; of a large map one key, and no value."""
         if self.view.large:
             yield from ((key, b"") for key in bpf_map.each_key())
             return
         for batch in bpf_map.batches():
             yield from batch.pieces(self.view.key_size, self.view.stride, self.view.piece(_PIECE))
+            if not batch.count:
+                yield b"", b""
 
-    def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
-        """Note why `what` was refused; the error for the user."""
-        return explained(self.subject, obj, what, error, text)
+    # Each of these raises `Refused` or OSError when it refuses, and then nothing has changed.
+
+    def create(self, bpf_map: Map, name: str) -> File:
+        """The file of a key that the map does not have."""
+        if reason := self.traits.unset or self.traits.unmade:
+            raise refusal(errno.EPERM, reason)
+        node = self.node(key := self.key(name), to_name(self.view.key, key))
+        if self.view.frozen(self.subject) or not isinstance(node, File):
+            raise refusal(errno.EPERM)
+        return node
+
+    def link(self, bpf_map: Map, name: str, target: str, caller: Caller) -> None:
+        """Make a symbolic link."""
+        raise refusal(errno.EPERM, "the entries of this map are no symbolic links")
+
+    def remove(self, bpf_map: Map, name: str) -> None:
+        """Remove an entry."""
+        if self.traits.kept:
+            raise refusal(errno.EPERM, self.traits.kept)
+        bpf_map.delete(self.key(name))
+
+    def rename(
+        self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
+    ) -> None:
+        """Insert the new key, then delete the old one, so that the value is never absent."""
+        if reason := self.traits.kept or self.traits.unset or self.traits.unmade:
+            raise refusal(errno.EPERM, reason)
+        key, new_key = self.key(name), self.new_key(new_name, flags)
+        value = self.look(bpf_map, key)
+        if new_key == key:
+            return
+        self.insert(bpf_map, new_key, value, flags, caller)
+        if self.view.same(new_key) != self.view.same(key):
+            bpf_map.delete(key)
+
+    def new_key(self, name: str, flags: RenameFlags) -> bytes:
+        """The key to which another is renamed."""
+        if flags & RenameFlags.EXCHANGE:
+            raise refusal(errno.EINVAL, "entries cannot be exchanged")
+        try:
+            return self.key(name)
+        except Refused as error:
+            raise refusal(errno.EPERM, str(error)) from error
+
+    def insert(
+        self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller
+    ) -> None:
+        """Give `key` the value that another one has."""
+        existence = Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
+        bpf_map.update(key, value, existence)
 
 
 class Entries(Directory):
-    """The directory of a map's keys."""
+    """The directory of a map's keys. `tables` has what there is for each shape."""
 
-    __slots__ = ("_finder",)
+    __slots__ = ("_finder", "_tables")
 
-    def __init__(self, finder: Finder) -> None:
+    def __init__(self, finder: Finder, tables: Mapping[Shape, type[KeyedMap]]) -> None:
         super().__init__((finder.place, "entries"))
         self._finder = finder
+        self._tables = tables
 
     def _find(self) -> KeyedMap:
         """The map that is here now."""
         found = self._finder.now()
-        if found.view is None or found.view.traits is None:
+        traits = found.view.traits if found.view else None
+        if found.view is None or traits is None or traits.shape not in self._tables:
             raise gone()
-        return KeyedMap(found.subject, found.view, found.view.traits.fixed)
+        return self._tables[traits.shape](self._finder.place, found.subject, found.view, traits)
 
     def attributes(self) -> Attributes:
         keyed = self._find()
         status = keyed.subject.status()
         mode = searchable(status.st_mode & 0o666)
-        if keyed.fixed or keyed.view.frozen(keyed.subject):
+        if keyed.traits.kept or keyed.view.frozen(keyed.subject):
             mode &= ~0o222
         attributes = Attributes.of(status, stat.S_IFDIR | mode)
         attributes.nlink = 2
@@ -206,71 +315,39 @@ class Entries(Directory):
         self._find().open().close()
 
     def lookup(self, name: str) -> Node:
-        keyed = self._find()
-        try:
-            entry = keyed.entry(name)
-        except Refused:
-            raise refusal(errno.ENOENT) from None
-        with keyed.open() as bpf_map:
-            value = bpf_map.lookup(entry.key)
-        entry.found(value, keyed.subject.status().st_mtime_ns)
-        return entry
+        return self._find().find(name)
 
-    def children(self) -> Iterator[tuple[str, Node]]:
-        return self._find().entries()
+    def children(self) -> Iterator[tuple[str, Node] | None]:
+        return self._find().nodes()
 
     def create(self, name: str, caller: Caller) -> File:
-        keyed = self._find()
-        with keyed.open() as bpf_map:
-            try:
-                entry = keyed.entry(name)
-                if keyed.view.frozen(keyed.subject):
-                    raise refusal(errno.EPERM)
-            except (Refused, OSError) as error:
-                raise keyed.refuse(bpf_map, f"create entries/{name}", error, name) from error
-        return entry
+        with self._changing(f"create entries/{name}", name) as (keyed, bpf_map):
+            return keyed.create(bpf_map, name)
+
+    def symlink(self, name: str, target: str, caller: Caller) -> Node:
+        with self._changing(f"link entries/{name} to {target}") as (keyed, bpf_map):
+            keyed.link(bpf_map, name, target, caller)
+        return keyed.find(name)
 
     def unlink(self, name: str, caller: Caller) -> None:
-        keyed = self._find()
-        with keyed.open() as bpf_map:
-            try:
-                _check_not_fixed(keyed)
-                bpf_map.delete(keyed.entry(name).key)
-            except (Refused, OSError) as error:
-                raise keyed.refuse(bpf_map, f"remove entries/{name}", error) from error
+        with self._changing(f"remove entries/{name}") as (keyed, bpf_map):
+            keyed.remove(bpf_map, name)
 
     def rename(
         self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
     ) -> None:
-        """Insert the new key, then delete the old one, so that the value is never absent."""
         if to.identity != self.identity:
             raise refusal(errno.EXDEV)
+        what = f"rename entries/{name} to {new_name}"
+        with self._changing(what, new_name) as (keyed, bpf_map):
+            keyed.rename(bpf_map, name, new_name, flags, caller)
+
+    @contextlib.contextmanager
+    def _changing(self, what: str, text: str = "") -> Iterator[tuple[KeyedMap, Map]]:
+        """The map, open; why it refuses `what` is noted, with the place in `text`."""
         keyed = self._find()
         with keyed.open() as bpf_map:
             try:
-                _rename(keyed, bpf_map, keyed.entry(name).key, new_name, flags)
+                yield keyed, bpf_map
             except (Refused, OSError) as error:
-                what = f"rename entries/{name} to {new_name}"
-                raise keyed.refuse(bpf_map, what, error, new_name) from error
-
-
-def _check_not_fixed(keyed: KeyedMap) -> None:
-    if keyed.fixed:
-        raise refusal(errno.EPERM, "the entries of an array are there for good")
-
-
-def _rename(keyed: KeyedMap, bpf_map: Map, key: bytes, new_name: str, flags: RenameFlags) -> None:
-    _check_not_fixed(keyed)
-    if flags & RenameFlags.EXCHANGE:
-        raise refusal(errno.EINVAL, "entries cannot be exchanged")
-    try:
-        new_key = keyed.entry(new_name).key
-    except Refused as error:
-        raise refusal(errno.EPERM, str(error)) from error
-    value = bpf_map.lookup(key)
-    if new_key == key:
-        return
-    noreplace = flags & RenameFlags.NOREPLACE
-    bpf_map.update(new_key, value, Existence.NOEXIST if noreplace else Existence.ANY)
-    if keyed.view.same(new_key) != keyed.view.same(key):
-        bpf_map.delete(key)
+                raise explained(keyed.subject, bpf_map, what, error, text) from error

@@ -11,6 +11,7 @@ import os
 import stat
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator
+from typing import ClassVar
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
@@ -24,6 +25,7 @@ from fusefs.tree.node import (
     File,
     Handle,
     Node,
+    Opening,
     Sighting,
     check_access,
     refusal,
@@ -71,6 +73,14 @@ class ObjectFile(File):
     def permissions(self, status: os.stat_result) -> int:
         """Its permission bits, from those of the subject: to read, and no more."""
         return status.st_mode & 0o444
+
+    def present(self) -> bool:
+        """Whether the object has this file now."""
+        return True
+
+    def remove(self) -> None:
+        """Remove what the file shows."""
+        raise refusal(errno.EPERM)
 
     def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
         """Note in the object's log why `what` was refused; the error for the user."""
@@ -123,21 +133,26 @@ class TextFile(ObjectFile):
             obj.close()
             raise
         self.see(contents, status.st_mtime_ns)
-        return self.handle(obj, contents, flags)
+        return self.handle(obj, contents, Opening(flags, caller))
 
     def contents(self, obj: Pinned, flags: int) -> bytes:
         """What an open with these flags finds."""
         return self.render(obj)
 
-    def handle(self, obj: Pinned, contents: bytes, flags: int) -> Handle:
-        """The open file for an open with these flags."""
+    def handle(self, obj: Pinned, contents: bytes, opening: Opening) -> Handle:
+        """The open file."""
         return Reading(self, obj, contents)
 
 
 class WritableFile(TextFile):
-    """A file that shows a text and takes one."""
+    """A file that shows a text and takes one.
+
+    `goes_on` tells whether a text without a newline that was accepted may still be added to, and
+    is then accepted again.
+    """
 
     __slots__ = ()
+    goes_on: ClassVar[bool] = True
 
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & 0o666
@@ -151,8 +166,8 @@ class WritableFile(TextFile):
         """Raise `Refused` when no text that begins so can be valid."""
 
     @abstractmethod
-    def accept(self, obj: Pinned, text: str, flags: int) -> None:
-        """Do what a whole text says; `flags` are those of the open.
+    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+        """Do what a whole text says.
 
         Raises `Refused`, `Incomplete` or OSError, and then nothing has changed.
         """
@@ -163,9 +178,9 @@ class WritableFile(TextFile):
         Truncation alone changes nothing; the value that is written next does.
         """
 
-    def handle(self, obj: Pinned, contents: bytes, flags: int) -> Handle:
-        if wants_write(flags):
-            return Editing(self, obj, contents, flags)
+    def handle(self, obj: Pinned, contents: bytes, opening: Opening) -> Handle:
+        if wants_write(opening.flags):
+            return Editing(self, obj, contents, opening)
         return Reading(self, obj, contents)
 
 

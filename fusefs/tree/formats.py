@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -12,8 +12,6 @@ from fusefs.tree.recent import Recent
 
 # Pins of which what was written is remembered.
 _PINS = 1024
-
-Pin = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +48,24 @@ class Formats:
 
     rules: Sequence[Rule] = ()
     files: Sequence[Btf] = ()
-    _written: Recent[Pin, dict[str, str]] = field(default_factory=lambda: Recent(_PINS))
+    _written: Recent[Hashable, dict[str, str]] = field(default_factory=lambda: Recent(_PINS))
 
-    def settings(self, pin: Pin, path: Sequence[str]) -> dict[str, str]:
-        """All settings for the pin of that name in the directory of that inode, at `path`."""
+    def settings(self, place: Hashable, path: Sequence[str]) -> dict[str, str]:
+        """All settings for what is at that place, which `path` leads to."""
         settings: dict[str, str] = {}
         for rule in self.rules:
             if rule.matches(path):
                 settings.update(rule.settings)
-        settings.update(self._written.get(pin, {}))
+        settings.update(self._written.get(place, {}))
         return settings
 
-    def write(self, pin: Pin, settings: Mapping[str, str]) -> None:
-        """Remember what was written for a pin, over what was before."""
-        self._written[pin] = {**self._written.get(pin, {}), **settings}
+    def write(self, place: Hashable, settings: Mapping[str, str]) -> None:
+        """Remember what was written for what is at a place, over what was before."""
+        self._written[place] = {**self._written.get(place, {}), **settings}
 
-    def rename(self, old: Pin, new: Pin, *, exchange: bool) -> None:
+    def rename(self, old: Hashable, new: Hashable, *, exchange: bool) -> None:
         """A pin has another name now; with `exchange`, what was there has its old one."""
         moved, other = self._written.pop(old, None), self._written.pop(new, None)
-        for pin, settings in ((new, moved), (old, other if exchange else None)):
+        for place, settings in ((new, moved), (old, other if exchange else None)):
             if settings is not None:
-                self._written[pin] = settings
+                self._written[place] = settings

@@ -53,7 +53,9 @@ def _map(bpf_map: Map, view: MapView | None, *, frozen: bool) -> Info:
         if view.misfits:
             fields["format_problems"] = [*view.misfits.values()]
         if view.traits is None:
-            fields["entries"] = f"not shown: maps of type {kind} are not supported yet"
+            fields["entries"] = f"not shown: maps of type {kind} are newer than this program"
+        elif view.traits.hidden:
+            fields["entries"] = view.traits.hidden
     fields.update(bpf_map.fields())
     fields["type"] = kind
     fields["map_flags"] = list(names.flag_names(names.MAP_FLAGS, info.map_flags))

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
 from fusefs.bpf.btf_object import BtfObject
-from fusefs.bpf.map import Map
+from fusefs.bpf.map import Map, MapType
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.text.lpm import lpm_codec
-from fusefs.text.scalars import Integer
-from fusefs.tree.map_types import KEYED
+from fusefs.tree.built_in import key_codec, value_codec
 
 
 class MapBtf:
@@ -37,16 +36,15 @@ class MapBtf:
         self.value_id: int = info.btf_value_type_id
         # struct_ops: the value is a struct of the kernel or of one of its modules.
         self.kernel_value_id: int = info.btf_vmlinux_value_type_id
-        traits = KEYED.get(info.type)
-        if traits and traits.fixed:
-            self.key = _INDEX  # an index is a number, whether BTF says so or not
+        self.key = key_codec(bpf_map) or self.key
         for compile_one in (self._compile_key, self._compile_value):
             try:
                 compile_one(info.key_size, info.value_size)
             except (BtfError, PermissionError) as error:
                 self.problem = f"the BTF of this map cannot be read: {error}"
-        if traits and traits.prefixes:
+        if info.type == MapType.LPM_TRIE:
             self.key = lpm_codec(self.key)
+        self.value = value_codec(bpf_map) or self.value
 
     def _compile_key(self, key_size: int, value_size: int) -> None:
         if self.key_id and (btf := self.own()):
@@ -95,6 +93,3 @@ def _fitting(btf: Btf, type_id: int, size: int) -> tuple[Codec, str]:
     if codec.size != size:
         raise BtfError(f"type {type_id} has {codec.size} bytes, and the map {size}")
     return codec, type_name(btf, type_id)
-
-
-_INDEX = Integer("__u32", 4, signed=False)

@@ -17,7 +17,7 @@ from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, i
 from fusefs.text.lpm import prefix
 from fusefs.text.names import LONGEST, longest_name
 from fusefs.tree.map_btf import MapBtf
-from fusefs.tree.map_types import KEYED, Traits
+from fusefs.tree.map_types import MAP_TYPES, Traits
 from fusefs.tree.node import FRESH
 from fusefs.tree.recent import Recent
 from fusefs.tree.subject import Place, Subject
@@ -49,7 +49,8 @@ class MapView:
         self.key_size = bpf_map.key_size
         self.stride = bpf_map.stride
         self.per_cpu = bpf_map.per_cpu
-        self.traits: Traits | None = KEYED.get(info.type)
+        self.indexed = bpf_map.indexed
+        self.traits: Traits | None = MAP_TYPES.get(info.type)
         self.btf = MapBtf(bpf_map, files)
         self._frozen = False
         self._checked = float("-inf")
@@ -175,4 +176,4 @@ class Finder:
         return self._found
 
     def _view(self, bpf_map: Map) -> MapView:
-        return MapView(bpf_map, self.place.settings(), self.place.formats.files)
+        return MapView(bpf_map, self.place.settings(), self.place.context.formats.files)

@@ -4,8 +4,9 @@ A node stands for one thing with an inode. It knows nothing of FUSE: whoever ser
 it for attributes, children and contents, and gives it what users write. Methods raise OSError
 with the errno that the user is to see; the defaults refuse, as a read-only file system would.
 
-No method waits. What takes long is cut in pieces: `Directory.children` is a generator, and
-`Handle.read` may answer None, "not yet, ask again", so that others can be served in between.
+No method waits. What takes long is cut in pieces: `Directory.children` is a generator, and both
+that and `Handle.read` may answer None, "not yet, ask again", so that others can be served in
+between.
 """
 
 from __future__ import annotations
@@ -78,6 +79,14 @@ class Change:
     mtime_ns: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a file was opened: with `flags`, as for open(2), and by whom."""
+
+    flags: int
+    caller: Caller
+
+
 class Handle:
     """An open file."""
 
@@ -138,8 +147,8 @@ class Directory(Node):
         """The child of this name. Raises FileNotFoundError."""
 
     @abstractmethod
-    def children(self) -> Iterator[tuple[str, Node]]:
-        """All children that a listing shows."""
+    def children(self) -> Iterator[tuple[str, Node] | None]:
+        """All children that a listing shows; None for "not yet, ask again"."""
 
     def create(self, name: str, caller: Caller) -> File:
         """The regular file of this name, to be made by opening it with O_CREAT."""

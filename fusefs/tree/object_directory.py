@@ -7,13 +7,12 @@ import stat
 from collections.abc import Iterator
 
 from fusefs.bpf.credentials import Caller
-from fusefs.tree.controls import ErrorLogFile, FormatFile, Frozen
-from fusefs.tree.entries import Entries
-from fusefs.tree.files import FixedFile
+from fusefs.tree.controls import ErrorLogFile, Frozen
+from fusefs.tree.files import FixedFile, ObjectFile
 from fusefs.tree.info import InfoFile, json_line, to_yaml
+from fusefs.tree.map_files import map_files
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
-from fusefs.tree.streams import Count, EntriesJsonl
 from fusefs.tree.subject import Place
 from fusefs.tree.types_file import TypesFile
 from fusefs.tree.variables import Variables, has_variables
@@ -49,12 +48,18 @@ class ObjectDirectory(Directory):
 
     def lookup(self, name: str) -> Node:
         node = self.files().get(name)
-        if node is None:
+        if node is None or not _present(node):
             raise refusal(errno.ENOENT)
         return node
 
     def children(self) -> Iterator[tuple[str, Node]]:
-        yield from self.files().items()
+        return ((name, node) for name, node in self.files().items() if _present(node))
+
+    def unlink(self, name: str, caller: Caller) -> None:
+        node = self.lookup(name)
+        if not isinstance(node, ObjectFile):
+            raise refusal(errno.EISDIR if isinstance(node, Directory) else errno.EPERM)
+        node.remove()
 
     def files(self) -> dict[str, Node]:
         """The files of the object that is here now, by name."""
@@ -70,6 +75,11 @@ class ObjectDirectory(Directory):
         return self._files
 
 
+def _present(node: Node) -> bool:
+    """Whether the object has this child now."""
+    return not isinstance(node, ObjectFile) or node.present()
+
+
 def _files(finder: Finder, found: Found) -> dict[str, Node]:
     subject, view = found.subject, found.view
     files: dict[str, Node] = {
@@ -80,11 +90,7 @@ def _files(finder: Finder, found: Found) -> dict[str, Node]:
     }
     if view:
         files["frozen"] = Frozen(subject, view)
-        if view.traits:
-            files["format"] = FormatFile(finder.place, subject, view)
-            files["entries"] = Entries(finder)
-            files["entries.jsonl"] = EntriesJsonl(subject, view)
-            files["count"] = Count(subject, view)
+        files |= map_files(finder, subject, view)
         if has_variables(view):
             files["vars"] = Variables(finder)
     return files

@@ -13,16 +13,20 @@ from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.tree.context import Context
 from fusefs.tree.error_log import ErrorLogs
-from fusefs.tree.formats import Formats
 from fusefs.tree.node import Change, gone, refusal
 
 
 class Subject(ABC):
     """A BPF object as somebody finds it. It is opened anew for each request, and kept by none."""
 
-    def __init__(self, identity: Hashable, logs: ErrorLogs) -> None:
+    def __init__(self, identity: Hashable, context: Context) -> None:
         self.identity = identity
-        self.logs = logs
+        self.context = context
+
+    @property
+    def logs(self) -> ErrorLogs:
+        """Where it is noted why something was refused."""
+        return self.context.logs
 
     @abstractmethod
     def status(self) -> os.stat_result:
@@ -41,6 +45,9 @@ class Place(ABC):
     """Where an object is found. A directory stays at its place when the object there is replaced,
     as when a loader starts again: who stands in it sees the new one."""
 
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
     @abstractmethod
     def find(self) -> Subject:
         """What is there now, the same `Subject` as long as it is the same object.
@@ -53,18 +60,17 @@ class Place(ABC):
     def where(self) -> Hashable:
         """Which place it is; another after it was renamed."""
 
-    @property
     @abstractmethod
-    def formats(self) -> Formats:
-        """The formats of the mount."""
+    def path(self) -> tuple[str, ...]:
+        """The names that lead to it from the root of the mount, as far as they are known."""
 
-    @abstractmethod
     def settings(self) -> dict[str, str]:
         """The formats that are set for what is there."""
+        return self.context.formats.settings(self.where, self.path())
 
-    @abstractmethod
     def remember(self, settings: Mapping[str, str]) -> None:
         """Keep formats that were set, for what is there and what will be."""
+        self.context.formats.write(self.where, settings)
 
     @abstractmethod
     def confirm(self) -> None:
@@ -75,9 +81,9 @@ class PinPlace(Place):
     """A name in a directory of bpffs. Renamed through the mount, it is the same place still."""
 
     def __init__(self, directory: bpffs.Directory, name: str, context: Context) -> None:
+        super().__init__(context)
         self.directory = directory
         self.name = name
-        self.context = context
         self._pin: Pin | None = None
 
     def find(self) -> Subject:
@@ -88,15 +94,8 @@ class PinPlace(Place):
             self._pin = Pin(self, status.st_ino)
         return self._pin
 
-    @property
-    def formats(self) -> Formats:
-        return self.context.formats
-
-    def settings(self) -> dict[str, str]:
-        return self.formats.settings(self.where, (*self.directory.path(), self.name))
-
-    def remember(self, settings: Mapping[str, str]) -> None:
-        self.formats.write(self.where, settings)
+    def path(self) -> tuple[str, ...]:
+        return (*self.directory.path(), self.name)
 
     @property
     def where(self) -> tuple[int, str]:
@@ -121,7 +120,7 @@ class Pin(Subject):
     """An object by its pin: what is at a place, as long as it is the same inode."""
 
     def __init__(self, place: PinPlace, inode: int) -> None:
-        super().__init__((place, inode), place.context.logs)
+        super().__init__((place, inode), place.context)
         self._place = place
         self.inode = inode
 

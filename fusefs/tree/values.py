@@ -16,7 +16,7 @@ from fusefs.text.codec import Codec
 from fusefs.text.value import check_begins, from_text, to_text
 from fusefs.tree.files import WritableFile
 from fusefs.tree.map_view import MapView
-from fusefs.tree.node import Attributes, Handle, refusal, wants_write
+from fusefs.tree.node import Attributes, Handle, Opening, refusal, wants_write
 from fusefs.tree.subject import Subject
 
 
@@ -44,11 +44,14 @@ class ValueFile(WritableFile):
         """The value that a text is written over."""
 
     @abstractmethod
-    def save(self, bpf_map: Map, old: bytes, new: bytes, flags: int) -> None:
-        """Set the value to `new`, which a text made of `old`; `flags` are those of the open."""
+    def save(self, bpf_map: Map, old: bytes, new: bytes, opening: Opening) -> None:
+        """Set the value to `new`, which a text made of `old`."""
 
     def fixed(self) -> str:
         """Why nobody can write it; empty when those can who have the permission."""
+        traits = self.view.traits
+        if traits and traits.unset:
+            return traits.unset
         return "the map is frozen" if self.view.frozen(self.subject) else ""
 
     def permissions(self, status: os.stat_result) -> int:
@@ -88,11 +91,11 @@ class ValueFile(WritableFile):
     def check(self, obj: Pinned, text: str) -> None:
         check_begins(self.codec, text, self.old(as_map(obj)))
 
-    def accept(self, obj: Pinned, text: str, flags: int) -> None:
+    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
         bpf_map = as_map(obj)
         old = self.old(bpf_map)
         new = from_text(self.codec, text, old)
-        self.save(bpf_map, old, new, flags)
+        self.save(bpf_map, old, new, opening)
         self.found(new, time.time_ns())
 
 

@@ -22,7 +22,7 @@ from fusefs.text.composite import Part, Struct
 from fusefs.text.escaping import escape, percent
 from fusefs.tree.files import explained
 from fusefs.tree.map_view import Finder, MapView, is_large
-from fusefs.tree.node import Attributes, Directory, File, Node, gone, refusal, searchable
+from fusefs.tree.node import Attributes, Directory, File, Node, Opening, gone, refusal, searchable
 from fusefs.tree.subject import Subject
 from fusefs.tree.values import ValueFile, as_map
 
@@ -93,7 +93,7 @@ class Variable(ValueFile):
         part = self.part
         return bpf_map.load(part.offset, part.codec.size)
 
-    def save(self, bpf_map: Map, old: bytes, new: bytes, flags: int) -> None:
+    def save(self, bpf_map: Map, old: bytes, new: bytes, opening: Opening) -> None:
         """Store the fields that differ, and no byte beside them; see `Map.store` for maps where
         that cannot be done, and what a program writes to other variables meanwhile can be lost."""
         part = self.part

@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 
 from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_build import BtfBuilder
+from fusefs.bpf.credentials import Caller
 from fusefs.text.compile import compile_codec
 from fusefs.text.value import check_begins, from_text, to_text
 from fusefs.tree.editing import Editing
+from fusefs.tree.node import Opening
 
 
 class File:
     """What `Editing` needs of a file: one that keeps its value, and a record of what was taken."""
 
     longest = 1 << 20
+    goes_on = True
 
     def __init__(self, kind: str, text: str) -> None:
         types = BtfBuilder()
@@ -52,7 +55,7 @@ class File:
     def check(self, obj: object, text: str) -> None:
         check_begins(self.codec, text, self.value)
 
-    def accept(self, obj: object, text: str, flags: int) -> None:
+    def accept(self, obj: object, text: str, opening: Opening) -> None:
         self.parsed += len(text)
         self.value = from_text(self.codec, text, self.value)
         self.taken.append(text)
@@ -70,7 +73,8 @@ def opened(
 ) -> tuple[File, Editing]:
     """A file, and what is open of it."""
     file = File(kind, text)
-    editing = Editing(cast(Any, file), cast(Any, file), file.render(file), os.O_WRONLY | flags)
+    opening = Opening(os.O_WRONLY | flags, Caller(0, 0))
+    editing = Editing(cast(Any, file), cast(Any, file), file.render(file), opening)
     return file, editing
 
 

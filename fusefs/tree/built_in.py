@@ -1,0 +1,79 @@
+"""What keys and values are in maps whose type, and not their BTF, says it."""
+
+from __future__ import annotations
+
+import socket
+
+from fusefs.bpf.map import Map, MapType
+from fusefs.text.codec import Codec
+from fusefs.text.composite import Part, Union
+from fusefs.text.labels import Headed, Label
+from fusefs.text.scalars import Integer
+from fusefs.tree.map_types import MAP_TYPES, Shape
+
+_INDEX = Integer("__u32", 4, signed=False)
+# Types whose keys are numbers, though they are no indices.
+_NUMBERED = frozenset({MapType.DEVMAP_HASH})
+
+
+def key_codec(bpf_map: Map) -> Codec | None:
+    """The codec of the keys unless their BTF type says more, or None where nothing is known."""
+    return _INDEX if bpf_map.indexed or bpf_map.info.type in _NUMBERED else None
+
+
+def value_codec(bpf_map: Map) -> Codec | None:
+    """The codec of the values, or None where only their BTF type can tell."""
+    traits = MAP_TYPES.get(bpf_map.info.type)
+    size: int = bpf_map.info.value_size
+    match traits.shape if traits else None:
+        case Shape.MAPS | Shape.PROGRAMS:
+            return Integer("id", 4, signed=False)
+        case Shape.DEVICES:
+            return _Device(
+                "struct bpf_devmap_val", size, [Part("", 0, _INTERFACE), *_program(size)]
+            )
+        case Shape.CPUS:
+            queue = Integer("__u32", 4, signed=False)
+            return _Cpu("struct bpf_cpumap_val", size, [Part("qsize", 0, queue), *_program(size)])
+    return None
+
+
+# `struct bpf_devmap_val` and `struct bpf_cpumap_val` of linux/bpf.h. Both may be made without
+# their second half, a program that runs on what was redirected: an id when it is read.
+
+
+def _program(size: int) -> list[Part]:
+    return [Part("prog_id", 4, Integer("__u32", 4, signed=False))] if size > 4 else []
+
+
+def _interface_name(index: int) -> str | None:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return None  # it is in another network namespace
+
+
+def _interface_index(name: str) -> int | None:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
+_INTERFACE = Union(
+    "interface",
+    4,
+    [
+        Part("ifindex", 0, Integer("__u32", 4, signed=False)),
+        Part("interface", 0, Label("interface", 4, _interface_name, _interface_index)),
+    ],
+)
+
+
+class _Device(Headed):
+    number = "ifindex"
+    word = "interface"
+
+
+class _Cpu(Headed):
+    number = word = "qsize"

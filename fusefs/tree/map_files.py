@@ -1,0 +1,57 @@
+"""The files that the directory of a map has, by the shape of its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fusefs.tree.cgroup_slots import CgroupArray
+from fusefs.tree.controls import FormatFile
+from fusefs.tree.entries import Entries, KeyedMap
+from fusefs.tree.map_types import Shape
+from fusefs.tree.map_view import Finder, MapView
+from fusefs.tree.node import Node
+from fusefs.tree.queues import BloomMap, Head, Push
+from fusefs.tree.redirects import RedirectMap
+from fusefs.tree.slots import MapOfMaps, ProgArray
+from fusefs.tree.streams import Count, EntriesJsonl
+from fusefs.tree.subject import Subject
+
+# What is in `entries/`, for the shapes that have it.
+TABLES: Mapping[Shape, type[KeyedMap]] = {
+    Shape.VALUES: KeyedMap,
+    Shape.MAPS: MapOfMaps,
+    Shape.PROGRAMS: ProgArray,
+    Shape.DEVICES: RedirectMap,
+    Shape.CPUS: RedirectMap,
+    Shape.CGROUPS: CgroupArray,
+    Shape.BLOOM: BloomMap,
+}
+
+_LISTED = ("format", "entries", "entries.jsonl", "count")
+_FILES: Mapping[Shape, tuple[str, ...]] = {
+    Shape.VALUES: _LISTED,
+    Shape.MAPS: _LISTED,
+    Shape.PROGRAMS: _LISTED,
+    Shape.DEVICES: _LISTED,
+    Shape.CPUS: _LISTED,
+    Shape.CGROUPS: ("entries",),
+    Shape.QUEUE: ("format", "head", "push"),
+    Shape.BLOOM: ("format", "entries", "push"),
+    Shape.NOTHING: (),
+}
+
+_Maker = Callable[[Finder, Subject, MapView], Node]
+_MAKERS: Mapping[str, _Maker] = {
+    "format": lambda finder, subject, view: FormatFile(finder.place, subject, view),
+    "entries": lambda finder, subject, view: Entries(finder, TABLES),
+    "entries.jsonl": lambda finder, subject, view: EntriesJsonl(subject, view),
+    "count": lambda finder, subject, view: Count(subject, view),
+    "head": lambda finder, subject, view: Head(subject, view),
+    "push": lambda finder, subject, view: Push(subject, view),
+}
+
+
+def map_files(finder: Finder, subject: Subject, view: MapView) -> dict[str, Node]:
+    """The files of a map, by name: those that its type has."""
+    names = _FILES[view.traits.shape] if view.traits else ()
+    return {name: _MAKERS[name](finder, subject, view) for name in names}

@@ -1,0 +1,133 @@
+"""Maps that take values without a key: queues and stacks, bloom filters."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.map import Map
+from fusefs.text.codec import Codec
+from fusefs.text.errors import Incomplete, Refused
+from fusefs.text.names import from_name, to_name
+from fusefs.text.value import check_begins, from_text, to_text
+from fusefs.tree.entries import KeyedMap
+from fusefs.tree.files import FixedFile, TextFile, WritableFile
+from fusefs.tree.map_view import MapView
+from fusefs.tree.node import Node, Opening, gone, refusal
+from fusefs.tree.subject import Subject
+from fusefs.tree.values import as_map
+
+
+class Head(TextFile):
+    """The element that is next. It is there as long as there is one; to remove it is to pop."""
+
+    __slots__ = ("_view",)
+
+    def __init__(self, subject: Subject, view: MapView) -> None:
+        super().__init__(subject, "head")
+        self._view = view
+
+    def present(self) -> bool:
+        with self.subject.open() as obj:
+            try:
+                as_map(obj).peek()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def render(self, obj: Pinned) -> bytes:
+        try:
+            return to_text(self._view.value, as_map(obj).peek()).encode()
+        except FileNotFoundError:
+            raise gone() from None
+
+    def remove(self) -> None:
+        with self.subject.open() as obj:
+            try:
+                if self._view.frozen(self.subject):
+                    raise refusal(errno.EPERM, "the map is frozen")
+                as_map(obj).pop()
+            except OSError as error:
+                raise self.refuse(obj, "remove", error) from error
+
+
+class Push(WritableFile):
+    """Takes values and adds them, one a line. It cannot be read."""
+
+    __slots__ = ("view",)
+    goes_on = False
+
+    def __init__(self, subject: Subject, view: MapView) -> None:
+        super().__init__(subject, "push")
+        self.view = view
+
+    def permissions(self, status: os.stat_result) -> int:
+        return status.st_mode & (0 if self.view.frozen(self.subject) else 0o222)
+
+    def render(self, obj: Pinned) -> bytes:
+        return b""
+
+    @property
+    def codec(self) -> Codec:
+        """What an element is."""
+        return self.view.value
+
+    def push(self, bpf_map: Map, value: bytes) -> None:
+        """Add an element. Raises OSError."""
+        bpf_map.update(b"", value)
+
+    @property
+    def longest(self) -> int:
+        return max(1 << 20, (1 << 16) + 256 * self.codec.weight + 8 * self.codec.size)
+
+    def check(self, obj: Pinned, text: str) -> None:
+        if "\n" not in text:
+            check_begins(self.codec, text)
+
+    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+        values = self._values(text)
+        for number, value in enumerate(values):
+            try:
+                self.push(as_map(obj), value)
+            except OSError as error:
+                if number and error.errno == errno.E2BIG:
+                    reason = f"the map is full: {number} of {len(values)} values were added"
+                    raise refusal(errno.ENOSPC, reason) from error
+                raise
+
+    def _values(self, text: str) -> list[bytes]:
+        """A value on each line; or one value, which may have many. Raises `Refused`."""
+        zero = bytes(self.codec.size)
+        values: list[bytes] = []
+        at = 0
+        for number, line in enumerate(text.splitlines(keepends=True), 1):
+            try:
+                if line.strip():
+                    values.append(from_text(self.codec, line, zero))
+            except (Refused, Incomplete) as error:
+                if not values:
+                    return [from_text(self.codec, text, zero)]
+                place = error.at if isinstance(error, Refused) else len(line.rstrip())
+                raise Refused(f"line {number}: {error}", at + place) from None
+            at += len(line)
+        return values
+
+
+class BloomMap(KeyedMap):
+    """A bloom filter: a value that may have been added is a file, which says so."""
+
+    def find(self, name: str) -> Node:
+        codec = self.view.value
+        try:
+            value = from_name(codec, name)
+        except Refused:
+            raise refusal(errno.ENOENT) from None
+        with self.open() as bpf_map:
+            if not bpf_map.contains(value):
+                raise refusal(errno.ENOENT)
+        return FixedFile(self.subject, f"entries/{to_name(codec, value)}", b'"maybe"\n')
+
+    def nodes(self) -> Iterator[tuple[str, Node] | None]:
+        return iter(())

@@ -1,0 +1,21 @@
+"""The root of the mount: the bpffs directory that is shown, and `.by-id/`."""
+
+from __future__ import annotations
+
+from fusefs.tree.by_id import ById
+from fusefs.tree.context import Context
+from fusefs.tree.mirror import Mirror
+from fusefs.tree.node import Node
+from fusefs.tree.targets import BY_ID
+
+
+class Root(Mirror):
+    """A mirror with `.by-id/` in it, a name that cannot be in bpffs. It is not listed."""
+
+    __slots__ = ()
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context.root, context)
+
+    def lookup(self, name: str) -> Node:
+        return ById(self._context) if name == BY_ID else super().lookup(name)

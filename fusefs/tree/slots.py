@@ -1,0 +1,251 @@
+"""Entries that are objects themselves: the maps in a map of maps, the programs in a prog_array.
+
+Each is a symbolic link to the object in `.by-id/`; making one sets the slot, as `ln -s` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+import sys
+from abc import abstractmethod
+from typing import ClassVar
+
+from fusefs.bpf import names
+from fusefs.bpf.bpffs import Pinned, RenameFlags
+from fusefs.bpf.credentials import Caller
+from fusefs.bpf.map import Existence, Map
+from fusefs.bpf.program import Program
+from fusefs.text.errors import Refused
+from fusefs.text.names import looks_scratch
+from fusefs.tree.entries import KeyedMap, KeyNode
+from fusefs.tree.node import Attributes, Node, Sighting, Symlink, gone, refusal
+from fusefs.tree.targets import open_target, text_to
+
+# What a map has to have in common with those that a map of maps was made for (bpf_map_meta_equal in
+# kernel/bpf/map_in_map.c; array_map_meta_equal in arraymap.c for the last one).
+_ALIKE = ("type", "key_size", "value_size", "map_flags", "max_entries")
+
+
+class Slot(Symlink, KeyNode):
+    """A filled slot."""
+
+    __slots__ = ("_key", "_sighting", "_table")
+
+    def __init__(self, table: LinkedMap, key: bytes) -> None:
+        super().__init__((table.subject.identity, "entries", key))
+        self._table = table
+        self._key = key
+        self._sighting = Sighting()
+
+    def found(self, value: bytes, mtime_ns: int) -> None:
+        self._sighting.see(self._table.text(value).encode(), mtime_ns)
+
+    def target(self) -> str:
+        with self._table.open() as bpf_map:
+            try:
+                return self._table.text(self._table.look(bpf_map, self._key))
+            except FileNotFoundError:
+                raise gone() from None
+
+    def attributes(self) -> Attributes:
+        status = self._table.subject.status()
+        if not self._sighting.fresh:
+            self._sighting.see(self.target().encode(), status.st_mtime_ns)
+        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
+        attributes.size = self._sighting.size
+        attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns
+        return attributes
+
+    def renew(self, newer: Node) -> None:
+        if isinstance(newer, Slot):
+            self._sighting.merge(newer._sighting)
+
+
+class ScratchLink(Symlink):
+    """A link that a tool made to rename it over a slot, as `ln -sf` does."""
+
+    __slots__ = ("_name", "_table")
+
+    def __init__(self, table: LinkedMap, name: str) -> None:
+        super().__init__((table.place, "scratch", name))
+        self._table = table
+        self._name = name
+
+    def target(self) -> str:
+        target = self._table.scratch.get((self._table.place, self._name))
+        if target is None:
+            raise gone()
+        return target
+
+    def attributes(self) -> Attributes:
+        status = self._table.subject.status()
+        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
+        attributes.size = len(self.target().encode())
+        return attributes
+
+
+class LinkedMap(KeyedMap):
+    """A map whose entries are symbolic links."""
+
+    @abstractmethod
+    def text(self, value: bytes) -> str:
+        """Where the link leads that stands for a value."""
+
+    @abstractmethod
+    def set(
+        self, bpf_map: Map, key: bytes, target: str, existence: Existence, caller: Caller
+    ) -> None:
+        """Set a slot to what the target of a link leads to."""
+
+    @abstractmethod
+    def check(self, bpf_map: Map, target: str, caller: Caller) -> None:
+        """Refuse a target that is nothing for a slot."""
+
+    @property
+    def scratch(self) -> dict[tuple[object, str], str]:
+        """The targets of scratch links, by place and name."""
+        return self.place.context.links
+
+    def node(self, key: bytes, name: str) -> KeyNode:
+        return Slot(self, key)
+
+    def is_scratch(self, name: str) -> bool:
+        """Whether there is a scratch link of this name."""
+        return (self.place, name) in self.scratch
+
+    def find(self, name: str) -> Node:
+        if self.is_scratch(name):
+            return ScratchLink(self, name)
+        return super().find(name)
+
+    def link(self, bpf_map: Map, name: str, target: str, caller: Caller) -> None:
+        if looks_scratch(name):
+            self.check(bpf_map, target, caller)
+            self.scratch[self.place, name] = target
+        else:
+            self.set(bpf_map, self.key(name), target, Existence.NOEXIST, caller)
+
+    def remove(self, bpf_map: Map, name: str) -> None:
+        if self.scratch.pop((self.place, name), None) is None:
+            super().remove(bpf_map, name)
+
+    def rename(
+        self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
+    ) -> None:
+        target = self.scratch.get((self.place, name))
+        if target is None:
+            super().rename(bpf_map, name, new_name, flags, caller)
+            return
+        existence = Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
+        self.set(bpf_map, self.new_key(new_name, flags), target, existence, caller)
+        del self.scratch[self.place, name]
+
+
+class MapOfObjects(LinkedMap):
+    """A map whose values are objects: ids when they are read, descriptors when they are set."""
+
+    kind: ClassVar[type[Map] | type[Program]]
+
+    @property
+    def _base(self) -> tuple[str, ...]:
+        return (*self.place.path(), "entries")
+
+    def text(self, value: bytes) -> str:
+        return text_to(self._base, self.kind, int.from_bytes(value, sys.byteorder))
+
+    @abstractmethod
+    def misfit(self, bpf_map: Map, obj: Pinned) -> str:
+        """Why the kernel finds that an object does not fit."""
+
+    def check(self, bpf_map: Map, target: str, caller: Caller) -> None:
+        self._open(target, caller).close()
+
+    def _open(self, target: str, caller: Caller) -> Pinned:
+        obj = open_target(self.place.context, self._base, target, caller)
+        if not isinstance(obj, self.kind):
+            obj.close()
+            raise Refused(f"expected a {self.kind.kind}, and {target} is a {obj.kind}")
+        return obj
+
+    def set(
+        self, bpf_map: Map, key: bytes, target: str, existence: Existence, caller: Caller
+    ) -> None:
+        with self._open(target, caller) as obj:
+            self._set(bpf_map, key, obj, existence)
+
+    def _set(self, bpf_map: Map, key: bytes, obj: Pinned, existence: Existence) -> None:
+        if self.view.indexed:
+            if existence == Existence.NOEXIST and self._filled(bpf_map, key):
+                raise refusal(errno.EEXIST)
+            existence = Existence.ANY  # the kernel takes nothing else for arrays
+        try:
+            bpf_map.update(key, obj.fd.to_bytes(4, sys.byteorder), existence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise Refused(self.misfit(bpf_map, obj)) from None
+
+    def _filled(self, bpf_map: Map, key: bytes) -> bool:
+        try:
+            bpf_map.lookup(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def insert(
+        self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller
+    ) -> None:
+        # It takes a descriptor, which only root can have of an object that is not pinned.
+        if caller.uid != 0:
+            raise refusal(errno.EPERM, "only root can move what is in a slot: set it anew")
+        existence = Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
+        with self.kind.from_id(int.from_bytes(value, sys.byteorder)) as obj:
+            self._set(bpf_map, key, obj, existence)
+
+
+class MapOfMaps(MapOfObjects):
+    """array_of_maps, hash_of_maps."""
+
+    kind = Map
+
+    def misfit(self, bpf_map: Map, obj: Pinned) -> str:
+        """The kernel does not tell what the map was made for; one that is in it is an example."""
+        general = "a map fits whose type, sizes and flags are those that this one was made for"
+        for batch in bpf_map.batches():
+            for _key, value in batch.pairs(self.view.key_size, self.view.stride):
+                with Map.from_id(int.from_bytes(value, sys.byteorder)) as other:
+                    for field in _ALIKE:
+                        given, wanted = getattr(obj.info, field), getattr(other.info, field)
+                        if given != wanted:
+                            shown = _shown(field, given), _shown(field, wanted)
+                            return f"its {field} is {shown[0]}, and those here have {shown[1]}"
+                return general
+        return general
+
+
+def _shown(field: str, value: int) -> object:
+    if field == "type":
+        return names.name_of(names.MAP_TYPE, value)
+    if field == "map_flags":
+        return names.flag_names(names.MAP_FLAGS, value)
+    return value
+
+
+class ProgArray(MapOfObjects):
+    """prog_array: what a tail call goes to."""
+
+    kind = Program
+
+    def misfit(self, bpf_map: Map, obj: Pinned) -> str:
+        owner = bpf_map.fdinfo().get("owner_prog_type")
+        given = names.name_of(names.PROGRAM_TYPE, obj.info.type)
+        if owner is None:
+            return "the kernel does not take it for a program that can be called"
+        wanted = names.name_of(names.PROGRAM_TYPE, int(owner))
+        if given != wanted:
+            return f"it is of type {given}, and programs of type {wanted} call through this map"
+        return (
+            "the programs that call through this map differ from it in how they are compiled, "
+            "attached or use packets"
+        )

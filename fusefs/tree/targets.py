@@ -1,0 +1,84 @@
+"""Symbolic links to objects: the text that leads to one, and the object that a text leads to."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+from collections.abc import Sequence
+
+from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.bpf.link import Link
+from fusefs.bpf.map import Map
+from fusefs.bpf.program import Program
+from fusefs.text.errors import Refused, clip
+from fusefs.tree.context import Context
+from fusefs.tree.node import refusal
+
+# The directory of all objects in the kernel, and in it that of each kind.
+BY_ID = ".by-id"
+KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
+    "maps": Map,
+    "programs": Program,
+    "links": Link,
+}
+_DIRECTORIES = {kind: name for name, kind in KINDS.items()}
+
+
+def path_by_id(kind: type[Pinned], object_id: int) -> tuple[str, ...]:
+    """The names that lead to an object from the root of the mount."""
+    return BY_ID, _DIRECTORIES[kind], str(object_id)
+
+
+def parse_id(text: str) -> int | None:
+    """The id that a name in `.by-id/KIND/` is, or None when it is none."""
+    plain = text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
+    return int(text) if plain and len(text) <= 10 and int(text) < 1 << 32 else None
+
+
+def text_to(base: Sequence[str], kind: type[Pinned], object_id: int) -> str:
+    """The text of a symbolic link in the directory `base` of the mount that leads to an object. It
+    is relative, and so good wherever the mount is seen."""
+    return "/".join((*[".."] * len(base), *path_by_id(kind, object_id)))
+
+
+def open_target(context: Context, base: Sequence[str], text: str, caller: Caller) -> Pinned:
+    """Open the object to which a symbolic link of this text would lead, were it in the directory
+    `base` of the mount; with the caller's rights.
+
+    Raises `Refused` when that is no object, and OSError, as EACCES when the caller may not.
+    """
+    names = _names(context, base, text)
+    match names:
+        case [name, directory, number] if name == BY_ID:
+            if caller.uid != 0:
+                raise refusal(errno.EACCES, f"{BY_ID} is root's")
+            kind, object_id = KINDS.get(directory), parse_id(number)
+            if kind is None or object_id is None:
+                raise Refused(f"{'/'.join(names)} is no object")
+            try:
+                return kind.from_id(object_id)
+            except FileNotFoundError:
+                raise Refused(f"there is no {kind.kind} with the id {object_id}") from None
+    try:
+        with acting_as(caller):
+            return context.root.open_path(names)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV):
+            where = clip("/".join(names) or "/")
+            raise Refused(f"{where} in this mount is no map and no program") from None
+        raise
+
+
+def _names(context: Context, base: Sequence[str], text: str) -> list[str]:
+    """The names that lead from the root of the mount to where a link leads."""
+    if text.startswith("/"):
+        path = posixpath.normpath("/" + text.lstrip("/"))
+        below = context.mountpoint.rstrip("/")
+        if path != below and not path.startswith(f"{below}/"):
+            raise Refused(f"{clip(text)} is not in this mount, which is {below}")
+        path = path.removeprefix(below)
+    else:
+        # As any symbolic link, it begins at the directory that it is in.
+        path = posixpath.normpath(posixpath.join("/", *base, text))
+    return [name for name in path.split("/") if name]
