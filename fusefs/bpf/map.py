@@ -97,6 +97,8 @@ _INDEXED = frozenset(
         MapType.STRUCT_OPS,
     }
 )
+# Types for which an update does not look whether the key is there, or takes it for granted.
+_CARELESS = _INDEXED | {MapType.DEVMAP_HASH}
 # So many empty slots are passed over in one go.
 _SLOTS = 1024
 
@@ -237,8 +239,22 @@ class Map(Object):
         """
         if len(value) != self.stride:
             raise OSError(errno.EINVAL, f"a value has {self.stride} bytes, not {len(value)}")
+        if existence != Existence.ANY and self.info.type in _CARELESS:
+            self._check(key, existence)
+            existence = Existence.ANY
         ctypes.memmove(self._value, value, len(value))
         self._call(Command.MAP_UPDATE_ELEM, key, existence)
+
+    def _check(self, key: bytes, existence: Existence) -> None:
+        """Raise FileExistsError or FileNotFoundError unless it is so."""
+        try:
+            self.lookup(key)
+        except FileNotFoundError:
+            if existence == Existence.EXIST:
+                raise
+        else:
+            if existence == Existence.NOEXIST:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     def peek(self) -> bytes:
         """The value that a queue or stack would give next. Raises FileNotFoundError when it is

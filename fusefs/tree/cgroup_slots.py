@@ -58,8 +58,7 @@ class CgroupArray(LinkedMap):
     ) -> None:
         self.set(bpf_map, key, os.fsdecode(value), Existence.ANY, caller)
 
-    def remove(self, bpf_map: Map, name: str) -> None:
-        if not self.is_scratch(name):
-            # Somebody else may have emptied it, and then it is not there any more either.
-            self.place.context.cgroups.pop((bpf_map.info.id, self.key(name)), None)
-        super().remove(bpf_map, name)
+    def delete(self, bpf_map: Map, key: bytes) -> None:
+        # Somebody else may have emptied it, and then it is not there any more either.
+        self.place.context.cgroups.pop((bpf_map.info.id, key), None)
+        super().delete(bpf_map, key)

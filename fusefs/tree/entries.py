@@ -103,12 +103,7 @@ class Entry(ValueFile, KeyNode):
 
     def update(self, bpf_map: Map, value: bytes, opening: Opening) -> None:
         """Have the map take a value, as it would give it. Raises `Refused` or OSError."""
-        existence = _existence(opening.flags)
-        if self.view.indexed and existence != Existence.ANY:
-            # To the kernel all slots are there, or it does not look.
-            _check(bpf_map, self.key, existence)
-            existence = Existence.ANY
-        bpf_map.update(self.key, value, existence)
+        bpf_map.update(self.key, value, _existence(opening.flags))
 
 
 def _existence(flags: int) -> Existence:
@@ -121,16 +116,9 @@ def _existence(flags: int) -> Existence:
     return Existence.ANY if flags & os.O_CREAT else Existence.EXIST
 
 
-def _check(bpf_map: Map, key: bytes, existence: Existence) -> None:
-    """Raise FileExistsError or FileNotFoundError unless it is so."""
-    try:
-        bpf_map.lookup(key)
-    except FileNotFoundError:
-        if existence == Existence.EXIST:
-            raise
-    else:
-        if existence == Existence.NOEXIST:
-            raise refusal(errno.EEXIST)
+def existence_of(flags: RenameFlags) -> Existence:
+    """What a rename expects of the new name."""
+    return Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
 
 
 class KeyedMap:
@@ -250,7 +238,7 @@ class KeyedMap:
         """Remove an entry."""
         if self.traits.kept:
             raise refusal(errno.EPERM, self.traits.kept)
-        bpf_map.delete(self.key(name))
+        self.delete(bpf_map, self.key(name))
 
     def rename(
         self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
@@ -264,7 +252,11 @@ class KeyedMap:
             return
         self.insert(bpf_map, new_key, value, flags, caller)
         if self.view.same(new_key) != self.view.same(key):
-            bpf_map.delete(key)
+            self.delete(bpf_map, key)
+
+    def delete(self, bpf_map: Map, key: bytes) -> None:
+        """Remove a key. Raises FileNotFoundError when the map does not have it."""
+        bpf_map.delete(key)
 
     def new_key(self, name: str, flags: RenameFlags) -> bytes:
         """The key to which another is renamed."""
@@ -279,8 +271,7 @@ class KeyedMap:
         self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller
     ) -> None:
         """Give `key` the value that another one has."""
-        existence = Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
-        bpf_map.update(key, value, existence)
+        bpf_map.update(key, value, existence_of(flags))
 
 
 class Entries(Directory):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
+from collections.abc import Iterator
 
+from fusefs.bpf.bpffs import RenameFlags
+from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
@@ -14,8 +18,39 @@ from fusefs.tree.node import Opening, refusal
 _WORD = 4  # bytes in each half of a value
 
 
+@contextlib.contextmanager
+def _taken(value: bytes, caller: Caller) -> Iterator[bytes]:
+    """A value as the kernel takes it: with a descriptor of the program, where it gives an id.
+
+    Within the block, what the kernel says of a program that does not fit is given a reason. Raises
+    `Refused` or OSError.
+    """
+    target, program = value[:_WORD], int.from_bytes(value[_WORD:], sys.byteorder)
+    if not any(target):
+        raise Refused("0 would remove the entry: rm does that")
+    if not program:
+        yield value
+        return
+    # A descriptor of a program that is not pinned is only for root to have.
+    if caller.uid != 0:
+        raise refusal(errno.EPERM, "only root can name a program by its id")
+    try:
+        opened = Program.from_id(program)
+    except FileNotFoundError:
+        raise Refused(f"prog_id: there is no program with the id {program}") from None
+    with opened:
+        try:
+            yield target + opened.fd.to_bytes(_WORD, sys.byteorder)
+        except OSError as error:
+            # A cpumap says ENOMEM (kernel/bpf/cpumap.c, __cpu_map_entry_alloc).
+            if error.errno not in (errno.EINVAL, errno.ENOMEM):
+                raise
+            kind = "an XDP program made for this kind of map (SEC xdp/devmap or xdp/cpumap)"
+            raise Refused(f"the kernel refuses it; prog_id has to be {kind}") from None
+
+
 class RedirectEntry(Entry):
-    """An interface or the queue of a CPU, and a program for what comes there: an object.
+    """An interface, or the length of a CPU's queue, and a program for what comes there: an object.
 
     The program is an id when it is read, and a descriptor to the kernel when it is set.
     """
@@ -23,28 +58,8 @@ class RedirectEntry(Entry):
     __slots__ = ()
 
     def update(self, bpf_map: Map, value: bytes, opening: Opening) -> None:
-        target, program = value[:_WORD], int.from_bytes(value[_WORD:], sys.byteorder)
-        if not any(target):
-            raise Refused("0 would remove the entry: rm does that")
-        if not program:
-            super().update(bpf_map, value, opening)
-            return
-        # A descriptor of a program that is not pinned is only for root to have.
-        if opening.caller.uid != 0:
-            raise refusal(errno.EPERM, "only root can name a program by its id")
-        try:
-            opened = Program.from_id(program)
-        except FileNotFoundError:
-            raise Refused(f"prog_id: there is no program with the id {program}") from None
-        with opened:
-            descriptor = opened.fd.to_bytes(_WORD, sys.byteorder)
-            try:
-                super().update(bpf_map, target + descriptor, opening)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                reason = "an XDP program made for this kind of map (SEC xdp/devmap or xdp/cpumap)"
-                raise Refused(f"the kernel refuses it; prog_id has to be {reason}") from None
+        with _taken(value, opening.caller) as taken:
+            super().update(bpf_map, taken, opening)
 
 
 class RedirectMap(KeyedMap):
@@ -52,3 +67,9 @@ class RedirectMap(KeyedMap):
 
     def node(self, key: bytes, name: str) -> KeyNode:
         return RedirectEntry(self.subject, self.view, key, name)
+
+    def insert(
+        self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller
+    ) -> None:
+        with _taken(value, caller) as taken:
+            super().insert(bpf_map, key, taken, flags, caller)

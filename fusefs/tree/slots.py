@@ -18,7 +18,7 @@ from fusefs.bpf.map import Existence, Map
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
-from fusefs.tree.entries import KeyedMap, KeyNode
+from fusefs.tree.entries import KeyedMap, KeyNode, existence_of
 from fusefs.tree.node import Attributes, Node, Sighting, Symlink, gone, refusal
 from fusefs.tree.targets import open_target, text_to
 
@@ -137,8 +137,8 @@ class LinkedMap(KeyedMap):
         if target is None:
             super().rename(bpf_map, name, new_name, flags, caller)
             return
-        existence = Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
-        self.set(bpf_map, self.new_key(new_name, flags), target, existence, caller)
+        key = self.new_key(new_name, flags)
+        self.set(bpf_map, key, target, existence_of(flags), caller)
         del self.scratch[self.place, name]
 
 
@@ -175,10 +175,6 @@ class MapOfObjects(LinkedMap):
             self._set(bpf_map, key, obj, existence)
 
     def _set(self, bpf_map: Map, key: bytes, obj: Pinned, existence: Existence) -> None:
-        if self.view.indexed:
-            if existence == Existence.NOEXIST and self._filled(bpf_map, key):
-                raise refusal(errno.EEXIST)
-            existence = Existence.ANY  # the kernel takes nothing else for arrays
         try:
             bpf_map.update(key, obj.fd.to_bytes(4, sys.byteorder), existence)
         except OSError as error:
@@ -186,22 +182,14 @@ class MapOfObjects(LinkedMap):
                 raise
             raise Refused(self.misfit(bpf_map, obj)) from None
 
-    def _filled(self, bpf_map: Map, key: bytes) -> bool:
-        try:
-            bpf_map.lookup(key)
-        except FileNotFoundError:
-            return False
-        return True
-
     def insert(
         self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller
     ) -> None:
         # It takes a descriptor, which only root can have of an object that is not pinned.
         if caller.uid != 0:
             raise refusal(errno.EPERM, "only root can move what is in a slot: set it anew")
-        existence = Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
         with self.kind.from_id(int.from_bytes(value, sys.byteorder)) as obj:
-            self._set(bpf_map, key, obj, existence)
+            self._set(bpf_map, key, obj, existence_of(flags))
 
 
 class MapOfMaps(MapOfObjects):

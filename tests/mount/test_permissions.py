@@ -12,13 +12,12 @@ from support.maps import dump, make_map, u32, u64
 from support.mounting import COMMAND, Mount
 from support.network import compile_program, network, pin_attached
 from support.shell import Result, checked, run
+from support.users import DENIED, NOBODY, nobody
 from support.waiting import eventually
 
 from fusefs.bpf.map import Map
 
-NOBODY = 65534
 GROUP = 4321
-DENIED = "Permission denied\n"
 
 
 @pytest.fixture
@@ -28,12 +27,6 @@ def mount(mounter: Callable[..., Mount]) -> Iterator[Mount]:
     mount = mounter("-o", "allow_other")
     mount.sh("chmod 755 .")
     yield mount
-
-
-def nobody(mount: Mount, command: str, groups: str = "--clear-groups") -> Result:
-    """Run a bash command as another user, in the root of the mount."""
-    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", groups]
-    return run([*user, "bash", "-c", command], cwd=mount.path)
 
 
 def sample_of(mount: Mount, mode: int) -> Map:

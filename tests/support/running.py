@@ -50,6 +50,13 @@ def run(program: Program, times: int = 1) -> int:
     return result
 
 
+def run_raw(program: Program) -> int:
+    """Run a program for a raw tracepoint, without a context; what it returned."""
+    arguments = _RunArguments(prog_fd=program.fd)
+    syscall.bpf(cast(syscall.Command, _Command.PROG_TEST_RUN), arguments)
+    return ctypes.c_int32(arguments.retval).value
+
+
 class Runs:
     """How often a program has been run."""
 

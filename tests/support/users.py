@@ -1,0 +1,15 @@
+"""Acting as another user."""
+
+from __future__ import annotations
+
+from support.mounting import Mount
+from support.shell import Result, run
+
+NOBODY = 65534
+DENIED = "Permission denied\n"
+
+
+def nobody(mount: Mount, command: str, groups: str = "--clear-groups") -> Result:
+    """Run a bash command as another user, in the root of the mount."""
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", groups]
+    return run([*user, "bash", "-c", command], cwd=mount.path)
