@@ -10,28 +10,17 @@ import enum
 import errno
 import functools
 import os
-import sys
 from collections.abc import Iterator, Sequence
 
-from fusefs.bpf import map_memory, syscall
-from fusefs.bpf.batch import Batch, split
+from fusefs.bpf import lpm_trie, map_memory, syscall, walk
+from fusefs.bpf.batch import Batch
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cpus import possible_cpus
-from fusefs.bpf.lpm_trie import onward
 from fusefs.bpf.object import Object, buffer
-from fusefs.bpf.syscall import ENOTSUPP, Command
+from fusefs.bpf.syscall import Command
 
-_BATCH_BYTES = 1 << 20
-_BATCH_ENTRIES = 4096
 _HASHED_BYTES = 1 << 20
-# A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
-# are tried next.
-_BATCH_LEAST = 16
 _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE, linux/bpf.h
-
-
-# How often the walk through an LPM trie may start over.
-_RESTARTS = 100
 
 
 class MapType(enum.IntEnum):
@@ -99,8 +88,6 @@ _INDEXED = frozenset(
 )
 # Types for which an update does not look whether the key is there, or takes it for granted.
 _CARELESS = _INDEXED | {MapType.DEVMAP_HASH}
-# So many empty slots are passed over in one go.
-_SLOTS = 1024
 
 
 class Existence(enum.IntEnum):
@@ -154,6 +141,7 @@ class Map(Object):
         self.key_size: int = self.info.key_size
         self.per_cpu = self.info.type in _PER_CPU
         self.indexed = self.info.type in _INDEXED
+        self.prefixes = self.info.type == MapType.LPM_TRIE
         size: int = self.info.value_size
         self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
         self._key = buffer(self.key_size)
@@ -213,23 +201,19 @@ class Map(Object):
 
     def lookup(self, key: bytes) -> bytes:
         """The value of `key`. Raises FileNotFoundError when the map does not have it."""
+        if self.prefixes:
+            return lpm_trie.lookup(self, key)
         self._call(Command.MAP_LOOKUP_ELEM, key)
-        if self.info.type == MapType.LPM_TRIE and not self._has_prefix(key):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return ctypes.string_at(self._value, self.stride)
 
-    def _has_prefix(self, key: bytes) -> bool:
-        """Whether an LPM trie has this very prefix: a lookup finds the longest that matches.
-
-        After a prefix that it does not have comes the first of all, which follows no other
-        (kernel/bpf/lpm_trie.c, trie_get_next_key; before Linux 6.13, another of the same length
-        could be taken for it).
-        """
-        value = ctypes.string_at(self._value, self.stride)
-        following = self._next_key(key)
-        found = following is None or following != self._next_key(None)
-        ctypes.memmove(self._value, value, len(value))
-        return found
+    def longest_match(self, key: bytes) -> bytes | None:
+        """The value of the longest prefix in an LPM trie that covers `key`, or is `key`; None when
+        there is none."""
+        try:
+            self._call(Command.MAP_LOOKUP_ELEM, key)
+        except FileNotFoundError:
+            return None
+        return ctypes.string_at(self._value, self.stride)
 
     def update(self, key: bytes, value: bytes, existence: Existence = Existence.ANY) -> None:
         """Set the value of `key`.
@@ -334,63 +318,16 @@ class Map(Object):
         """All entries, some thousands at a time; a batch may be empty.
 
         While others change the map, a key that stays is given once, and one that comes or goes
-        once or not at all.
+        once or not at all. Of an `indexed` map, filled slots alone.
         """
-        try:
-            batches = self._batches()
-            if self.info.type == MapType.LPM_TRIE:
-                most = _RESTARTS * (self.info.max_entries + _BATCH_ENTRIES)
-                batches = onward(batches, self.key_size, self.stride, most)
-            yield from batches
-        except OSError as error:
-            # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
-            if error.errno not in (errno.EINVAL, ENOTSUPP):
-                raise
-            yield from self._walk()
+        return walk.batches(self)
 
-    def _batches(self) -> Iterator[Batch]:
-        entry = max(self.key_size + self.stride, 1)
-        room = min(max(_BATCH_BYTES // entry, 1), _BATCH_ENTRIES, self.info.max_entries)
-        # Where to go on: a u32 bucket number in a hash, whatever the key's size; else a key.
-        position, following = buffer(max(self.key_size, 8)), buffer(max(self.key_size, 8))
-        keys, values = buffer(room * self.key_size), buffer(room * self.stride)
-        arguments = syscall.BatchArguments(map_fd=self.fd)
-        while True:
-            arguments.out_batch = ctypes.addressof(following)
-            arguments.keys, arguments.values = ctypes.addressof(keys), ctypes.addressof(values)
-            arguments.count = room
-            try:
-                syscall.bpf(Command.MAP_LOOKUP_BATCH, arguments)
-                last = False
-            except FileNotFoundError:
-                last = True
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                room = max(2 * room, _BATCH_LEAST)
-                keys, values = buffer(room * self.key_size), buffer(room * self.stride)
-                continue
-            count: int = arguments.count
-            batch = Batch(
-                count,
-                ctypes.string_at(keys, count * self.key_size),
-                ctypes.string_at(values, count * self.stride),
-            )
-            yield batch
-            if last:
-                return
-            position, following = following, position
-            if self.info.type == MapType.LPM_TRIE and count:
-                ctypes.memmove(position, self._remaining(batch), self.key_size)
-            arguments.in_batch = ctypes.addressof(position)
+    def each_key(self) -> Iterator[bytes]:
+        """All keys, one at a time; as slow as can be, but no value is moved. Those of an `indexed`
+        map are all that it could have."""
+        return walk.each_key(self)
 
-    def _remaining(self, batch: Batch) -> bytes:
-        """The last key of a batch that an LPM trie still has, for the walk to go on from. Where
-        all were deleted, there is little before them that it would pass again."""
-        keys = list(split(batch.keys, self.key_size))
-        return next((key for key in reversed(keys) if self._has_prefix(key)), keys[-1])
-
-    def _next_key(self, key: bytes | None) -> bytes | None:
+    def next_key(self, key: bytes | None) -> bytes | None:
         """The key after `key`, or the first; None after the last."""
         arguments = syscall.ElementArguments(
             map_fd=self.fd,
@@ -404,39 +341,3 @@ class Map(Object):
         except FileNotFoundError:
             return None
         return ctypes.string_at(self._value, self.key_size)
-
-    def each_key(self) -> Iterator[bytes]:
-        """All keys, one at a time; as slow as can be, but no value is moved. Those of an `indexed`
-        map are all that it could have.
-
-        When the key that it stands on is deleted, the kernel starts over from the first: `seen`
-        keeps those already given from being given again, and the bound ends a walk that is always
-        thrown back.
-        """
-        if self.indexed:
-            for index in range(self.info.max_entries):
-                yield index.to_bytes(4, sys.byteorder)
-            return
-        seen: set[bytes] = set()
-        key = self._next_key(None)
-        for _ in range(4 * self.info.max_entries + _BATCH_ENTRIES):
-            if key is None:
-                return
-            if key not in seen:
-                seen.add(key)
-                yield key
-            key = self._next_key(key)
-        raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
-
-    def _walk(self) -> Iterator[Batch]:
-        """One entry at a time, for kernels and types without batches."""
-        empty = 0
-        for key in self.each_key():
-            try:
-                value = self.lookup(key)
-            except FileNotFoundError:
-                empty += 1
-                if empty % _SLOTS == 0:
-                    yield Batch(0, b"", b"")
-                continue
-            yield Batch(1, key, value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
 from fusefs.bpf.btf_object import BtfObject
-from fusefs.bpf.map import Map, MapType
+from fusefs.bpf.map import Map
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.text.lpm import lpm_codec
@@ -42,7 +42,7 @@ class MapBtf:
                 compile_one(info.key_size, info.value_size)
             except (BtfError, PermissionError) as error:
                 self.problem = f"the BTF of this map cannot be read: {error}"
-        if info.type == MapType.LPM_TRIE:
+        if bpf_map.prefixes:
             self.key = lpm_codec(self.key)
         self.value = value_codec(bpf_map) or self.value
 

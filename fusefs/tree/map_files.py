@@ -28,7 +28,8 @@ TABLES: Mapping[Shape, type[KeyedMap]] = {
 }
 
 _LISTED = ("format", "entries", "entries.jsonl", "count")
-_FILES: Mapping[Shape, tuple[str, ...]] = {
+# The files of each shape.
+FILES: Mapping[Shape, tuple[str, ...]] = {
     Shape.VALUES: _LISTED,
     Shape.MAPS: _LISTED,
     Shape.PROGRAMS: _LISTED,
@@ -53,5 +54,5 @@ _MAKERS: Mapping[str, _Maker] = {
 
 def map_files(finder: Finder, subject: Subject, view: MapView) -> dict[str, Node]:
     """The files of a map, by name: those that its type has."""
-    names = _FILES[view.traits.shape] if view.traits else ()
+    names = FILES[view.traits.shape] if view.traits else ()
     return {name: _MAKERS[name](finder, subject, view) for name in names}

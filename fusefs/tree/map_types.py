@@ -31,7 +31,6 @@ class Traits:
     """What a type of map does with its entries.
 
     `fixed`: every index below max_entries is there for good; it can be set, not made or removed.
-    `prefixes`: keys are prefixes, and differ only in the bits that they have.
 
     The others are reasons, empty where there is none: why users cannot set an entry, why they
     cannot make one, why they cannot remove one, and what `info` says of what is not shown.
@@ -39,7 +38,6 @@ class Traits:
 
     shape: Shape
     fixed: bool = False
-    prefixes: bool = False
     unset: str = ""
     unmade: str = ""
     kept: str = ""
@@ -60,7 +58,7 @@ MAP_TYPES: dict[int, Traits] = {
     MapType.LRU_HASH: _KEYED,
     MapType.PERCPU_HASH: _KEYED,
     MapType.LRU_PERCPU_HASH: _KEYED,
-    MapType.LPM_TRIE: Traits(Shape.VALUES, prefixes=True),
+    MapType.LPM_TRIE: _KEYED,
     MapType.ARRAY: _ARRAY,
     MapType.PERCPU_ARRAY: _ARRAY,
     MapType.PROG_ARRAY: Traits(Shape.PROGRAMS),

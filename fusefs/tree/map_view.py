@@ -50,6 +50,7 @@ class MapView:
         self.stride = bpf_map.stride
         self.per_cpu = bpf_map.per_cpu
         self.indexed = bpf_map.indexed
+        self.prefixes = bpf_map.prefixes
         self.traits: Traits | None = MAP_TYPES.get(info.type)
         self.btf = MapBtf(bpf_map, files)
         self._frozen = False
@@ -119,7 +120,7 @@ class MapView:
 
     def same(self, key: bytes) -> bytes:
         """What is equal for keys that the kernel takes for the same, and only for those."""
-        return prefix(key) if self.traits and self.traits.prefixes else key
+        return prefix(key) if self.prefixes else key
 
     @property
     def summed(self) -> str:

@@ -11,8 +11,7 @@ import pytest
 from support.maps import ARRAYS, HASHES, NO_PREALLOC, SIX, dump, exists, make_map, u32, value_of
 from support.waiting import eventually
 
-from fusefs.bpf import map as map_module
-from fusefs.bpf import syscall
+from fusefs.bpf import syscall, walk
 from fusefs.bpf.map import Existence, Map, MapType
 from fusefs.bpf.syscall import ENOTSUPP, Command
 
@@ -109,7 +108,7 @@ def test_batches_give_each_entry_once(kind: MapType, entries: int) -> None:
         assert len(given) == entries or ("LRU" in kind.name and len(given) > entries * 0.9)
         assert all(value == value_of(made, int.from_bytes(key, "little"))
                    for key, value in given.items())  # fmt: skip
-        walked = {batch.keys: batch.values for batch in made._walk()}
+        walked = {batch.keys: batch.values for batch in walk.one_by_one(made)}
         assert walked == given
 
 
@@ -132,8 +131,8 @@ def test_batches_smaller_than_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
             rooms.append(error.errno)
             raise
 
-    monkeypatch.setattr(map_module, "_BATCH_LEAST", 1)
-    monkeypatch.setattr(map_module, "_BATCH_ENTRIES", 1)
+    monkeypatch.setattr(walk, "_BATCH_LEAST", 1)
+    monkeypatch.setattr(walk, "_BATCH_ENTRIES", 1)
     with make_map(max_entries=4096) as made:
         for number in range(4096):
             made.update(u32(number), value_of(made, number))
@@ -158,12 +157,12 @@ def test_without_batches_it_walks(monkeypatch: pytest.MonkeyPatch, missing: int)
         assert len(dump(made)) == 50
 
 
-@pytest.mark.parametrize("walk", [False, True], ids=["batches", "walk"])
+@pytest.mark.parametrize("by_key", [False, True], ids=["batches", "walk"])
 @pytest.mark.parametrize("kind", [MapType.HASH, MapType.PERCPU_HASH])
 def test_keys_that_stay_are_given_once_while_others_change(
-    monkeypatch: pytest.MonkeyPatch, kind: MapType, walk: bool
+    monkeypatch: pytest.MonkeyPatch, kind: MapType, by_key: bool
 ) -> None:
-    monkeypatch.setattr(map_module, "_BATCH_ENTRIES", 64)
+    monkeypatch.setattr(walk, "_BATCH_ENTRIES", 64)
     stable = {u32(number) for number in range(2000)}
     with make_map(kind, max_entries=20_000, flags=NO_PREALLOC) as made:
         for key in stable:
@@ -189,7 +188,7 @@ def test_keys_that_stay_are_given_once_while_others_change(
             disturbed = 0
             while disturbed < 3:
                 before = turns
-                batches = made._walk() if walk else made.batches()
+                batches = walk.one_by_one(made) if by_key else made.batches()
                 keys = [
                     batch.keys[at : at + 4]
                     for batch in batches

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from support.maps import ARRAYS, HASHES, SIX, dump, make_map, u32, value_of
 
-from fusefs.bpf import map as map_module
+from fusefs.bpf import walk
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.map import Map, MapType
 
@@ -85,7 +85,7 @@ def test_values_larger_than_a_batch(kind: MapType, size: int, entries: int) -> N
 
 @each_kept
 def test_batches_while_all_is_deleted(monkeypatch: pytest.MonkeyPatch, kind: MapType) -> None:
-    monkeypatch.setattr(map_module, "_BATCH_ENTRIES", 64)
+    monkeypatch.setattr(walk, "_BATCH_ENTRIES", 64)
     with filled(kind, 1000) as made:
         given = []
         for batch in made.batches():

@@ -1,0 +1,143 @@
+"""Going through all entries of a map: in batches where the kernel has them, else key by key.
+
+Source: generic_map_lookup_batch in kernel/bpf/syscall.c, __htab_map_lookup_and_delete_batch in
+hashtab.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fusefs.bpf import lpm_trie, syscall
+from fusefs.bpf.batch import Batch
+from fusefs.bpf.object import buffer
+from fusefs.bpf.syscall import ENOTSUPP, Command
+
+if TYPE_CHECKING:
+    from fusefs.bpf.map import Map
+
+_BATCH_BYTES = 1 << 20
+_BATCH_ENTRIES = 4096
+# A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
+# are tried next.
+_BATCH_LEAST = 16
+# How often the walk through an LPM trie may start over.
+_RESTARTS = 100
+# So many empty slots are passed over in one go.
+_SLOTS = 1024
+
+
+def batches(bpf_map: Map) -> Iterator[Batch]:
+    """What `Map.batches` gives."""
+    try:
+        found = _in_batches(bpf_map)
+        if bpf_map.prefixes:
+            most = _RESTARTS * (bpf_map.info.max_entries + _BATCH_ENTRIES)
+            found = lpm_trie.onward(found, bpf_map.key_size, bpf_map.stride, most)
+        yield from found
+    except OSError as error:
+        # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
+        if error.errno not in (errno.EINVAL, ENOTSUPP):
+            raise
+        yield from one_by_one(bpf_map)
+
+
+def _in_batches(bpf_map: Map) -> Iterator[Batch]:
+    reader = _Reader(bpf_map)
+    position: bytes | None = None
+    last = False
+    while not last:
+        batch, following, last = reader.read(position)
+        if not bpf_map.prefixes or not batch.count:
+            yield batch
+        else:
+            again, _, _ = reader.read(position)
+            yield lpm_trie.certain(bpf_map, batch, again)
+            following = lpm_trie.last_left(bpf_map, batch)
+        position = following
+
+
+class _Reader:
+    """Reads batches of a map."""
+
+    def __init__(self, bpf_map: Map) -> None:
+        self._map = bpf_map
+        entry = max(bpf_map.key_size + bpf_map.stride, 1)
+        most = min(max(_BATCH_BYTES // entry, 1), _BATCH_ENTRIES, bpf_map.info.max_entries)
+        # Where to go on: a u32 bucket number in a hash, whatever the key's size; else a key.
+        self._position = buffer(max(bpf_map.key_size, 8))
+        self._following = buffer(len(self._position))
+        self._make_room(most)
+
+    def _make_room(self, entries: int) -> None:
+        self._room = entries
+        self._keys = buffer(entries * self._map.key_size)
+        self._values = buffer(entries * self._map.stride)
+
+    def read(self, position: bytes | None) -> tuple[Batch, bytes, bool]:
+        """The batch at a position, or the first; the position after it; whether it is the last."""
+        if position is not None:
+            ctypes.memmove(self._position, position, len(position))
+        while True:
+            arguments = syscall.BatchArguments(
+                in_batch=0 if position is None else ctypes.addressof(self._position),
+                out_batch=ctypes.addressof(self._following),
+                keys=ctypes.addressof(self._keys),
+                values=ctypes.addressof(self._values),
+                count=self._room,
+                map_fd=self._map.fd,
+            )
+            last = False
+            try:
+                syscall.bpf(Command.MAP_LOOKUP_BATCH, arguments)
+            except FileNotFoundError:
+                last = True
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                self._make_room(max(2 * self._room, _BATCH_LEAST))
+                continue
+            count: int = arguments.count
+            keys = ctypes.string_at(self._keys, count * self._map.key_size)
+            values = ctypes.string_at(self._values, count * self._map.stride)
+            return Batch(count, keys, values), self._following.raw, last
+
+
+def each_key(bpf_map: Map) -> Iterator[bytes]:
+    """What `Map.each_key` gives.
+
+    When the key that it stands on is deleted, the kernel starts over from the first: `seen` keeps
+    those already given from being given again, and the bound ends a walk that is always thrown
+    back.
+    """
+    if bpf_map.indexed:
+        yield from (n.to_bytes(4, sys.byteorder) for n in range(bpf_map.info.max_entries))
+        return
+    seen: set[bytes] = set()
+    key = bpf_map.next_key(None)
+    for _ in range(4 * bpf_map.info.max_entries + _BATCH_ENTRIES):
+        if key is None:
+            return
+        if key not in seen:
+            seen.add(key)
+            yield key
+        key = bpf_map.next_key(key)
+    raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
+
+
+def one_by_one(bpf_map: Map) -> Iterator[Batch]:
+    """One entry at a time, for kernels and types without batches."""
+    empty = 0
+    for key in each_key(bpf_map):
+        try:
+            value = bpf_map.lookup(key)
+        except FileNotFoundError:
+            empty += 1
+            if empty % _SLOTS == 0:
+                yield Batch(0, b"", b"")
+            continue
+        yield Batch(1, key, value)
