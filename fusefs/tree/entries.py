@@ -226,7 +226,9 @@ class KeyedMap:
         if reason := self.traits.unset or self.traits.unmade:
             raise refusal(errno.EPERM, reason)
         node = self.node(key := self.key(name), to_name(self.view.key, key))
-        if self.view.frozen(self.subject) or not isinstance(node, File):
+        if not isinstance(node, File):
+            raise refusal(errno.EPERM, "its entries are symbolic links: ln -s makes one")
+        if self.view.frozen(self.subject):
             raise refusal(errno.EPERM)
         return node
 

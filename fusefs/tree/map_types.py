@@ -86,6 +86,7 @@ MAP_TYPES: dict[int, Traits] = {
         fixed=True,
         unset="setting it would register it; a loader does that",
         kept="removing it would unregister it; a loader does that",
+        hidden="a member that is a function shows the id of its program",
     ),
     MapType.PERF_EVENT_ARRAY: Traits(
         Shape.NOTHING,

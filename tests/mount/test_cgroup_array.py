@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import cgroups
 from support.mounting import Mount
 from support.network import compile_program
 from support.running import run_raw
@@ -14,7 +15,6 @@ from support.shell import checked
 from support.users import DENIED, nobody
 
 from fusefs.bpf.bpffs import Directory
-from fusefs.bpf.cgroups import hierarchy
 from fusefs.bpf.map import Map, MapType
 from fusefs.bpf.program import Program
 
@@ -22,14 +22,8 @@ from fusefs.bpf.program import Program
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
     """A cgroup of one's own, with nobody in it."""
-    top = hierarchy()
-    assert top, "no cgroup2 file system is mounted"
-    path = Path(top) / f"fusefs-test-{os.getpid()}"
-    path.mkdir()
-    try:
+    with cgroups.cgroup() as path:
         yield path
-    finally:
-        path.rmdir()
 
 
 def cgroup_array() -> Map:

@@ -184,6 +184,7 @@ def test_other_ways_to_make_an_entry_are_refused(mounted: Mount, inner: Map, kin
         result = mounted.sh(f"cd outer/entries; {command}")
         assert result.code == 1, command
         assert result.stderr.endswith("Operation not permitted\n"), command
+    assert "ln -s makes one" in mounted.error_log("outer")
     assert held(outer) == {}
 
 
