@@ -127,7 +127,7 @@ def serve(
         raise MountError(f"{mountpoint}: {error}") from None
     try:
         ready()
-        trio.run(_serve)
+        trio.run(_serve, operations)
     finally:
         pyfuse3.close()
 
@@ -140,7 +140,7 @@ def check_answer(mountpoint: str) -> None:
         raise MountError(f"{mountpoint}: the mount does not answer: {error.strerror}") from None
 
 
-async def _serve() -> None:
+async def _serve(operations: Operations) -> None:
     # Cancelled, and not asked to end: pyfuse3.terminate() would wait for requests under way.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -151,5 +151,6 @@ async def _serve() -> None:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(stop_on_signal)
+            operations.start(nursery)
             await pyfuse3.main()
             nursery.cancel_scope.cancel()

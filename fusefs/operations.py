@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import select
 import stat
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -19,6 +20,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
+from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.inodes import ROOT, Inode, InodeTable
@@ -41,6 +43,9 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
+
+# What poll(2) says of an ordinary file: DEFAULT_POLLMASK, linux/poll.h.
+_POLLED = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 # A listing lets other requests in after so many seconds.
 _TURN = 0.005
@@ -143,10 +148,16 @@ class Operations(pyfuse3.Operations):
     def __init__(self, root: Mirror) -> None:
         super().__init__()
         self._root = root
+        self._polls: waiting.Polls  # since `start`
         self._inodes = InodeTable(root)
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
         self._next_handle = 1
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """What waits for something that no request waits for does it in `nursery`. Called before
+        the first request."""
+        self._polls = waiting.Polls(nursery)
 
     # Inodes
 
@@ -176,11 +187,14 @@ class Operations(pyfuse3.Operations):
         attributes = inode.attributes()
         inode.tell(attributes)
         _fill(entry, inode.number, attributes)
+        if inode.node.private:
+            entry.entry_timeout = 0
         return entry
 
     @request
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        return self._referred(self._directory(parent_inode).lookup(os.fsdecode(name)))
+        parent = self._directory(parent_inode)
+        return self._referred(parent.lookup_by(os.fsdecode(name), _caller(ctx)))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.
@@ -394,7 +408,8 @@ class Operations(pyfuse3.Operations):
         handle = self._file(fh)
         del self._handles[fh]
         self._opened.pop(fh).closed()
-        handle.close()
+        self._polls.end(fh)
+        waiting.close(handle)
 
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
@@ -430,10 +445,20 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
+        return await waiting.read(self._file(fh), off, size)
+
+    @request
+    async def poll(
+        self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext
+    ) -> int:
         handle = self._file(fh)
-        while (data := handle.read(off, size)) is None:
-            await trio.lowlevel.checkpoint()
-        return data
+        if handle.awaited is None:
+            return _POLLED
+        if handle.ready:
+            return select.POLLIN | select.POLLRDNORM
+        if poll_handle is not None:
+            self._polls.add(fh, handle, poll_handle)
+        return 0
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -5,12 +5,17 @@ Source: Documentation/admin-guide/cgroup-v2.rst, proc_pid_mountinfo(5).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from fusefs.bpf.libc import open_beneath
+
+_FOR_ALL = stat.S_IROTH | stat.S_IXOTH
 
 
 def hierarchy() -> str | None:
@@ -36,9 +41,38 @@ def open_cgroup(path: str) -> int:
         raise OSError(
             errno.ENOTDIR, "not in the cgroup2 file system" + (f", {root}" if root else "")
         )
+    return open_below(root, path[len(root) :])
+
+
+def open_below(root: str, path: str, flags: int = os.O_PATH) -> int:
+    """The same for a path below the `root` of the hierarchy; that is "/", or empty, for itself."""
+    flags |= os.O_DIRECTORY | os.O_CLOEXEC
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        below = path[len(root) :].strip("/") or "."
-        return open_beneath(top, below, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return open_beneath(top, path.strip("/") or ".", flags)
     finally:
         os.close(top)
+
+
+def paths(root: str) -> Iterator[str]:
+    """The paths of all cgroups below the `root` of the hierarchy, "/" first: those that everybody
+    can list. No descriptor is kept between two of them."""
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop()
+        yield path
+        with contextlib.suppress(OSError):  # it was removed, or is not for everybody
+            names = _children(root, path)
+            waiting += (f"{path.rstrip('/')}/{name}" for name in sorted(names, reverse=True))
+
+
+def _children(root: str, path: str) -> list[str]:
+    """The names of the cgroups in one, as far as everybody can list and reach them."""
+    directory = open_below(root, path, os.O_RDONLY)
+    try:
+        if os.fstat(directory).st_mode & _FOR_ALL != _FOR_ALL:
+            return []
+        with os.scandir(directory) as found:
+            return [child.name for child in found if child.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(directory)

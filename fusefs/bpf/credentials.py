@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fusefs.bpf.libc import set_filesystem_ids
+from fusefs.bpf.libc import drop_capabilities, set_filesystem_ids, set_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,23 @@ def acting_as(caller: Caller) -> Iterator[None]:
         return
     groups = os.getgroups()
     if frozenset(groups) != caller.groups:
-        os.setgroups(sorted(caller.groups))
+        set_groups(caller.groups)
     try:
         set_filesystem_ids(caller.uid, caller.gid)
         yield
     finally:
         set_filesystem_ids(os.geteuid(), os.getegid())
         if frozenset(groups) != caller.groups:
-            os.setgroups(groups)
+            set_groups(groups)
+
+
+def become(caller: Caller) -> None:
+    """Give this thread, for good, `caller`'s rights over files and other processes: their file
+    system ids, by which the kernel judges what is opened in /proc (PTRACE_MODE_FSCREDS, ptrace(2)),
+    and no capability. Groups stay: nothing there is a group's.
+
+    The thread cannot be signalled by that user, since its real ids stay.
+    """
+    if caller.uid != os.geteuid():
+        set_filesystem_ids(caller.uid, caller.gid)
+        drop_capabilities()

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+from collections.abc import Collection
 
 _library = ctypes.CDLL(None, use_errno=True)
 _library.syscall.restype = ctypes.c_long
 
 _MNT_DETACH = 2  # umount2(2)
+# __NR_setgroups for ids of 32 bits, from arch/*/include/*/unistd.h; newer architectures share the
+# generic table's 159.
+_SETGROUPS = {"x86_64": 116, "i686": 206, "s390x": 206, "ppc64le": 81, "armv7l": 206}.get(
+    platform.machine(), 159
+)
+_PIDFD_GETFD = 438  # on every architecture
+_CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, linux/capability.h
 
 
 def call(function: str, *arguments: object) -> int:
@@ -57,6 +66,27 @@ def set_filesystem_ids(uid: int, gid: int) -> None:
     """setfsgid(2) and setfsuid(2), of this thread alone; they report no failure."""
     _library.setfsgid(gid)
     _library.setfsuid(uid)
+
+
+def set_groups(groups: Collection[int]) -> None:
+    """setgroups(2), of this thread alone.
+
+    The C library's function has every thread call it and waits for all of them (nptl(7)): one that
+    hangs in the kernel would hold up the others. Raises PermissionError.
+    """
+    array = (ctypes.c_uint32 * len(groups))(*groups)
+    call("syscall", _SETGROUPS, len(groups), ctypes.byref(array))
+
+
+def drop_capabilities() -> None:
+    """Take all capabilities from this thread, for good: capset(2)."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): a descriptor of the file that a process has open as `fd`. Raises OSError."""
+    return call("syscall", _PIDFD_GETFD, pidfd, fd, 0)
 
 
 def detach(mountpoint: str) -> None:

@@ -142,6 +142,7 @@ class Map(Object):
         self.per_cpu = self.info.type in _PER_CPU
         self.indexed = self.info.type in _INDEXED
         self.prefixes = self.info.type == MapType.LPM_TRIE
+        self.stacks = self.info.type == MapType.STACK_TRACE
         size: int = self.info.value_size
         self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
         self._key = buffer(self.key_size)

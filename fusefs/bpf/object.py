@@ -49,14 +49,22 @@ class Object:
     @classmethod
     def ids(cls) -> Iterator[int]:
         """The ids of all that the kernel has, in order; those that come meanwhile may be missed."""
-        arguments = syscall.IdArguments()
-        while True:
-            try:
-                syscall.bpf(cls.next_id, arguments)
-            except FileNotFoundError:
-                return
-            yield arguments.next_id
-            arguments.id = arguments.next_id
+        last = cls.id_after(0)
+        while last:
+            yield last
+            last = cls.id_after(last)
+
+    @classmethod
+    def id_after(cls, last: int) -> int | None:
+        """The lowest id above `last` that the kernel has; None when there is none. What is made
+        later has a higher id, until they begin anew after two thousand million."""
+        arguments = syscall.IdArguments(id=last)
+        try:
+            syscall.bpf(cls.next_id, arguments)
+        except FileNotFoundError:
+            return None
+        found: int = arguments.next_id
+        return found
 
     def close(self) -> None:
         """Give the descriptor back; again is no error."""

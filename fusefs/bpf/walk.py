@@ -6,6 +6,7 @@ hashtab.c.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import sys
@@ -27,8 +28,11 @@ _BATCH_ENTRIES = 4096
 _BATCH_LEAST = 16
 # How often the walk through an LPM trie may start over.
 _RESTARTS = 100
-# So many empty slots are passed over in one go.
+# What is taken for the most entries that a map has for which no bound was set, as one of cgroups.
+_UNBOUNDED = 1 << 20
+# So many slots are looked at in one go where there are no batches, and so many bytes are gathered.
 _SLOTS = 1024
+_TOGETHER = 1 << 16
 
 
 def batches(bpf_map: Map) -> Iterator[Batch]:
@@ -117,9 +121,12 @@ def each_key(bpf_map: Map) -> Iterator[bytes]:
     if bpf_map.indexed:
         yield from (n.to_bytes(4, sys.byteorder) for n in range(bpf_map.info.max_entries))
         return
+    if bpf_map.stacks:
+        yield from _each_id(bpf_map)
+        return
     seen: set[bytes] = set()
     key = bpf_map.next_key(None)
-    for _ in range(4 * bpf_map.info.max_entries + _BATCH_ENTRIES):
+    for _ in range(4 * (bpf_map.info.max_entries or _UNBOUNDED) + _BATCH_ENTRIES):
         if key is None:
             return
         if key not in seen:
@@ -129,15 +136,63 @@ def each_key(bpf_map: Map) -> Iterator[bytes]:
     raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
 
 
+def _each_id(bpf_map: Map) -> Iterator[bytes]:
+    """The ids of stacks, which come in order (stack_map_get_next_key in kernel/bpf/stackmap.c).
+
+    When the kernel starts over from the first, the next is sought by its number. So each step leads
+    on, and the walk ends however fast the map changes.
+    """
+    last = -1
+    key = bpf_map.next_key(None)
+    while key is not None:
+        number = int.from_bytes(key, sys.byteorder)
+        if number > last:
+            last = number
+            yield key
+            key = bpf_map.next_key(key)
+        else:
+            key = _id_after(bpf_map, last)
+
+
+def _id_after(bpf_map: Map, last: int) -> bytes | None:
+    buckets = 1 << (bpf_map.info.max_entries - 1).bit_length()  # stack_map_alloc
+    for number in range(last + 1, buckets):
+        key = number.to_bytes(4, sys.byteorder)
+        with contextlib.suppress(FileNotFoundError):
+            bpf_map.lookup(key)
+            return key
+    return None
+
+
+def has_key(bpf_map: Map, key: bytes) -> bool:
+    """Whether a map has a key, where its value cannot be looked up.
+
+    After a key that it does not have comes the first of all, which follows no other.
+    """
+    first = bpf_map.next_key(None)
+    if first is None or first == key:
+        return first is not None
+    following = bpf_map.next_key(key)
+    # None: it is the last, unless the map was emptied meanwhile.
+    if following is None:  # it is the last, unless all were deleted meanwhile
+        return bpf_map.next_key(None) is not None
+    return following != first
+
+
 def one_by_one(bpf_map: Map) -> Iterator[Batch]:
-    """One entry at a time, for kernels and types without batches."""
-    empty = 0
-    for key in each_key(bpf_map):
+    """One entry at a time, for kernels and types without batches; some of them together."""
+    most = max(min(_BATCH_ENTRIES, _TOGETHER // max(bpf_map.key_size + bpf_map.stride, 1)), 1)
+    keys: list[bytes] = []
+    values: list[bytes] = []
+    for number, key in enumerate(each_key(bpf_map), 1):
         try:
-            value = bpf_map.lookup(key)
+            values.append(bpf_map.lookup(key))
+            keys.append(key)
         except FileNotFoundError:
-            empty += 1
-            if empty % _SLOTS == 0:
-                yield Batch(0, b"", b"")
-            continue
-        yield Batch(1, key, value)
+            pass
+        if len(keys) == most or number % _SLOTS == 0:
+            yield Batch(len(keys), b"".join(keys), b"".join(values))
+            keys.clear()
+            values.clear()
+    if keys:
+        yield Batch(len(keys), b"".join(keys), b"".join(values))

@@ -28,6 +28,7 @@ from fusefs.text.compile import MAX_DEPTH, MAX_WEIGHT, compile_codec
 from fusefs.text.composite import Composite
 from fusefs.text.errors import Refused, clip
 from fusefs.text.lpm import DATA, Lpm
+from fusefs.text.records import Records, SizedRecords
 from fusefs.text.scalars import Bitfield, Integer, Number, Pointer, Seconds
 from fusefs.text.strings import CharArray, Raw
 
@@ -90,6 +91,8 @@ FORMATS: dict[str, Callable[[Codec], Codec]] = {
     "str": lambda codec: CharArray(codec.size),
     "ktime": _of_size(lambda name: Seconds(name, 8), 8),
 }
+# Those that are for one size: records of another are shown as they are without a format.
+_SIZES = {"ipv4": 4, "ipv6": 16, "mac": 6, "ktime": 8}
 
 
 def parse_settings(text: str) -> dict[str, tuple[str, int]]:
@@ -159,6 +162,8 @@ def _changed(codec: Codec, steps: list[str], change: Callable[[Codec], Codec]) -
         return codec.of(change) if isinstance(codec, Lpm) else change(codec)
 
     step = steps[0]
+    if isinstance(codec, Records):
+        return codec.of(functools.partial(_changed, steps=steps, change=change))
     if isinstance(codec, Composite):
         # Names may have dots: those of static variables have the function's before them.
         for count in range(1, len(steps) + 1):
@@ -181,21 +186,39 @@ def _formatted(codec: Codec, name: str, find: FindType) -> Codec:
             raise Refused("it is a bitfield")
         return codec.of(number)
     kind, _, type_name = name.partition(" ")
+    if isinstance(codec, Records):
+        return _of_records(codec, name, find)
     if kind in _NAMED and type_name:
         return _as_type(codec, kind, type_name, find)
     return FORMATS[name](codec)
 
 
-def _as_type(codec: Codec, kind: str, name: str, find: FindType) -> Codec:
+def _of_records(records: Records, name: str, find: FindType) -> Codec:
+    kind, _, type_name = name.partition(" ")
+    if kind in _NAMED and type_name:
+        return Records(_named(kind, type_name, find))
+    if name in _SIZES:
+        return Records(FORMATS[name](Raw(_SIZES[name])))
+    if name == AUTO:
+        return records
+    return Records() if name == "hex" else SizedRecords(FORMATS[name])
+
+
+def _named(kind: str, name: str, find: FindType) -> Codec:
+    """The codec of a type."""
     try:
         found = find(_NAMED[kind], name)
         if found is None:
             raise Refused(
                 f"no BTF of the map, the kernel or a configured file has {kind} {clip(name)}"
             )
-        made = compile_codec(*found)
+        return compile_codec(*found)
     except (BtfError, PermissionError) as error:
         raise Refused(f"{kind} {clip(name)}: {error}") from None
+
+
+def _as_type(codec: Codec, kind: str, name: str, find: FindType) -> Codec:
+    made = _named(kind, name, find)
     if made.size != codec.size:
         raise Refused(f"it has {codec.size} bytes, and {kind} {clip(name)} has {made.size}")
     return made

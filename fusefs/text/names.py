@@ -32,7 +32,7 @@ from fusefs.text.arrays import Array
 from fusefs.text.codec import Codec, unpacked
 from fusefs.text.composite import Composite
 from fusefs.text.errors import Incomplete, Refused, clip
-from fusefs.text.escaping import percent, unescape
+from fusefs.text.escaping import escape, percent, unescape
 from fusefs.text.lpm import DATA, LENGTH, Lpm
 from fusefs.text.parse import MAX_DEPTH, Mapping, Node, Scalar, Sequence, parse
 from fusefs.text.scalars import Enumeration
@@ -80,9 +80,24 @@ def to_names(codec: Codec, keys: bytes) -> Iterator[str]:
             name = RAW + keys[number * size :][:size].hex()
         else:
             name = _presentable(bare)
-        if len(name) > LONGEST or len(os.fsencode(name)) > LONGEST:
-            name = _cut(name) + DIGEST + key_digest(keys[number * size :][:size])
-        yield name
+        yield _fitting(name, keys[number * size :][:size])
+
+
+def text_to_name(text: str) -> str:
+    """The file name of a key that is a text and has no codec, as `to_names` would give it."""
+    return _fitting(_presentable(escape(text)), os.fsencode(text))
+
+
+def text_from_name(name: str) -> str:
+    """The text that a name stands for which was not cut. Raises `Refused`."""
+    return os.fsdecode(unescape(name, 0))
+
+
+def _fitting(name: str, key: bytes) -> str:
+    """`name`, cut if it is too long."""
+    if len(name) > LONGEST or len(os.fsencode(name)) > LONGEST:
+        return _cut(name) + DIGEST + key_digest(key)
+    return name
 
 
 def key_digest(key: bytes) -> str:

@@ -21,7 +21,8 @@ class Context:
     operations, and the formats of maps.
 
     `links` are symbolic links that a tool made to rename them, by their place and name; `cgroups`
-    the directories of cgroups that slots were set to, by map id and key.
+    the directories of cgroups that slots were set to, by map id and key. `followed` are the ids of
+    the rings whose records somebody reads as they come.
     """
 
     root: bpffs.Directory
@@ -31,3 +32,4 @@ class Context:
     started_ns: int = field(default_factory=time.time_ns)
     links: Recent[tuple[Hashable, str], str] = field(default_factory=lambda: Recent(_LINKS))
     cgroups: Recent[tuple[int, bytes], str] = field(default_factory=lambda: Recent(_LINKS))
+    followed: set[int] = field(default_factory=set)

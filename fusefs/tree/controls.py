@@ -72,7 +72,8 @@ class FormatFile(WritableFile):
         self._view = view
 
     def render(self, obj: Pinned) -> bytes:
-        shown = {"key": AUTO, "value": AUTO} | self._view.settings
+        shown = {"value": AUTO} if self._view.live else {"key": AUTO, "value": AUTO}
+        shown |= self._view.settings
         if self._view.per_cpu:
             shown = shown | {PERCPU: shown.get(PERCPU, EACH)}
         return "".join(f"{target}: {name}\n" for target, name in shown.items()).encode()

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 from fusefs.bpf.batch import split
 from fusefs.bpf.bpffs import Pinned, RenameFlags
@@ -17,7 +17,7 @@ from fusefs.bpf.map import Existence, Map
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
-from fusefs.text.value import to_text
+from fusefs.text.value import to_lines, to_text
 from fusefs.tree.files import explained
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
@@ -37,7 +37,7 @@ from fusefs.tree.values import ValueFile, as_map
 # The extended attribute that has an entry's key, as `entries.jsonl` shows it.
 KEY_ATTRIBUTE = "user.bpf.key"
 _LONGEST_ATTRIBUTE = 1 << 16  # XATTR_SIZE_MAX
-# Keys that a listing names in one go.
+# Keys that a listing names, and lines of text that are made, in one go; others wait so long.
 _PIECE = 256
 
 
@@ -57,8 +57,10 @@ class Entry(ValueFile, KeyNode):
 
     __slots__ = ("key",)
 
-    def __init__(self, subject: Subject, view: MapView, key: bytes, name: str) -> None:
-        identity = (subject.identity, "entries", view.same(key))
+    def __init__(
+        self, subject: Subject, view: MapView, key: bytes, name: str, identity: Hashable = None
+    ) -> None:
+        identity = (subject.identity, "entries", view.same(key) if identity is None else identity)
         super().__init__(subject, view, f"entries/{name}", identity)
         self.key = key
 
@@ -75,7 +77,7 @@ class Entry(ValueFile, KeyNode):
 
     def render(self, obj: Pinned) -> bytes:
         try:
-            return self.text(as_map(obj).lookup(self.key))
+            return self.text(self.look(as_map(obj)))
         except FileNotFoundError:
             raise gone() from None
 
@@ -94,19 +96,23 @@ class Entry(ValueFile, KeyNode):
     def old(self, bpf_map: Map) -> bytes:
         """The value to write over: a new entry's is zero."""
         try:
-            return bpf_map.lookup(self.key)
+            return self.look(bpf_map)
         except FileNotFoundError:
             return bytes(self.view.stride)
+
+    def look(self, bpf_map: Map) -> bytes:
+        """The value. Raises FileNotFoundError when the map has none."""
+        return bpf_map.lookup(self.key)
 
     def save(self, bpf_map: Map, old: bytes, new: bytes, opening: Opening) -> None:
         self.update(bpf_map, new, opening)
 
     def update(self, bpf_map: Map, value: bytes, opening: Opening) -> None:
         """Have the map take a value, as it would give it. Raises `Refused` or OSError."""
-        bpf_map.update(self.key, value, _existence(opening.flags))
+        bpf_map.update(self.key, value, expected(opening.flags))
 
 
-def _existence(flags: int) -> Existence:
+def expected(flags: int) -> Existence:
     """What an update expects of the key, by the flags of the open.
 
     A file that was opened and then removed does not come back by being written.
@@ -122,13 +128,26 @@ def existence_of(flags: RenameFlags) -> Existence:
 
 
 class KeyedMap:
-    """A map with a file for each key. Subclasses have other nodes for them."""
+    """A map with a file for each key, as it is for one request. Subclasses have other nodes for
+    keys.
 
-    def __init__(self, place: Place, subject: Subject, view: MapView, traits: Traits) -> None:
+    `caller` is who asks, where it is somebody's right to ask that matters; None for those who ask
+    for what everybody may know.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        subject: Subject,
+        view: MapView,
+        traits: Traits,
+        caller: Caller | None = None,
+    ) -> None:
         self.place = place
         self.subject = subject
         self.view = view
         self.traits = traits
+        self.caller = caller
 
     def open(self) -> Map:
         """Open it. Raises `gone()`."""
@@ -155,6 +174,10 @@ class KeyedMap:
         if digest and to_name(view.key, key) != name:
             raise Refused("the map has no key of this name")
         return key
+
+    def name(self, key: bytes) -> str:
+        """The file name of a key."""
+        return to_name(self.view.key, key)
 
     def look(self, bpf_map: Map, key: bytes) -> bytes:
         """The value of a key. Raises FileNotFoundError."""
@@ -183,7 +206,7 @@ class KeyedMap:
             key = self.key(name)
         except Refused:
             raise refusal(errno.ENOENT) from None
-        node = self.node(key, to_name(self.view.key, key))
+        node = self.node(key, self.name(key))
         with self.open() as bpf_map:
             value = self.look(bpf_map, key)
         node.found(value, self.subject.status().st_mtime_ns)
@@ -204,10 +227,14 @@ class KeyedMap:
                 for name, key, value in zip(names, each_key, each_value, strict=True):
                     node = self.node(key, name)
                     if values:
-                        node.found(value, mtime_ns)
+                        self.note(node, value, mtime_ns)
                     if digest := digest_of(name):
                         view.long_keys[digest] = key
                     yield name, node
+
+    def note(self, node: KeyNode, value: bytes, mtime_ns: int) -> None:
+        """Note the value that a listing has found, see `KeyNode.found`."""
+        node.found(value, mtime_ns)
 
     def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
         """Keys and their values, some at a time or none; of a large map one key, and no value."""
@@ -219,13 +246,27 @@ class KeyedMap:
             if not batch.count:
                 yield b"", b""
 
+    def lines(self, bpf_map: Map) -> Iterator[str]:
+        """All entries as JSON Lines, some at a time or none."""
+        view = self.view
+        for batch in bpf_map.batches():
+            for keys, values in batch.pieces(view.key_size, view.stride, view.piece(_PIECE)):
+                yield "".join(to_lines(view.key, view.value, keys, values))
+
+    def counts(self, bpf_map: Map) -> Iterator[int]:
+        """The number of entries, in parts that add up to it."""
+        if self.traits.fixed:
+            yield self.view.max_entries
+            return
+        yield from (batch.count for batch in bpf_map.batches())
+
     # Each of these raises `Refused` or OSError when it refuses, and then nothing has changed.
 
     def create(self, bpf_map: Map, name: str) -> File:
         """The file of a key that the map does not have."""
         if reason := self.traits.unset or self.traits.unmade:
             raise refusal(errno.EPERM, reason)
-        node = self.node(key := self.key(name), to_name(self.view.key, key))
+        node = self.node(key := self.key(name), self.name(key))
         if not isinstance(node, File):
             raise refusal(errno.EPERM, "its entries are symbolic links: ln -s makes one")
         if self.view.frozen(self.subject):
@@ -286,13 +327,14 @@ class Entries(Directory):
         self._finder = finder
         self._tables = tables
 
-    def _find(self) -> KeyedMap:
-        """The map that is here now."""
+    def _find(self, caller: Caller | None = None) -> KeyedMap:
+        """The map that is here now, for a request by `caller`."""
         found = self._finder.now()
         traits = found.view.traits if found.view else None
         if found.view is None or traits is None or traits.shape not in self._tables:
             raise gone()
-        return self._tables[traits.shape](self._finder.place, found.subject, found.view, traits)
+        table = self._tables[traits.shape]
+        return table(self._finder.place, found.subject, found.view, traits, caller)
 
     def attributes(self) -> Attributes:
         keyed = self._find()
@@ -310,20 +352,23 @@ class Entries(Directory):
     def lookup(self, name: str) -> Node:
         return self._find().find(name)
 
+    def lookup_by(self, name: str, caller: Caller) -> Node:
+        return self._find(caller).find(name)
+
     def children(self) -> Iterator[tuple[str, Node] | None]:
         return self._find().nodes()
 
     def create(self, name: str, caller: Caller) -> File:
-        with self._changing(f"create entries/{name}", name) as (keyed, bpf_map):
+        with self._changing(f"create entries/{name}", caller, name) as (keyed, bpf_map):
             return keyed.create(bpf_map, name)
 
     def symlink(self, name: str, target: str, caller: Caller) -> Node:
-        with self._changing(f"link entries/{name} to {target}") as (keyed, bpf_map):
+        with self._changing(f"link entries/{name} to {target}", caller) as (keyed, bpf_map):
             keyed.link(bpf_map, name, target, caller)
         return keyed.find(name)
 
     def unlink(self, name: str, caller: Caller) -> None:
-        with self._changing(f"remove entries/{name}") as (keyed, bpf_map):
+        with self._changing(f"remove entries/{name}", caller) as (keyed, bpf_map):
             keyed.remove(bpf_map, name)
 
     def rename(
@@ -332,13 +377,15 @@ class Entries(Directory):
         if to.identity != self.identity:
             raise refusal(errno.EXDEV)
         what = f"rename entries/{name} to {new_name}"
-        with self._changing(what, new_name) as (keyed, bpf_map):
+        with self._changing(what, caller, new_name) as (keyed, bpf_map):
             keyed.rename(bpf_map, name, new_name, flags, caller)
 
     @contextlib.contextmanager
-    def _changing(self, what: str, text: str = "") -> Iterator[tuple[KeyedMap, Map]]:
+    def _changing(
+        self, what: str, caller: Caller, text: str = ""
+    ) -> Iterator[tuple[KeyedMap, Map]]:
         """The map, open; why it refuses `what` is noted, with the place in `text`."""
-        keyed = self._find()
+        keyed = self._find(caller)
         with keyed.open() as bpf_map:
             try:
                 yield keyed, bpf_map

@@ -100,6 +100,10 @@ class TextFile(ObjectFile):
     def render(self, obj: Pinned) -> bytes:
         """The text now. Raises OSError, `gone()` for a part of the object that is gone."""
 
+    def glance(self, obj: Pinned) -> bytes:
+        """The text as of not long ago, for attributes, where that costs less than to render it."""
+        return self.render(obj)
+
     def see(self, contents: bytes, mtime_ns: int) -> None:
         """Note the contents; they are from `mtime_ns` if nobody has seen the file before."""
         self._sighting.see(contents, mtime_ns)
@@ -108,7 +112,7 @@ class TextFile(ObjectFile):
         status = self.subject.status()
         if not self.known:
             with self.subject.open() as obj:
-                self.see(self.render(obj), status.st_mtime_ns)
+                self.see(self.glance(obj), status.st_mtime_ns)
         attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
         attributes.size = self._sighting.size
         attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns

@@ -54,8 +54,8 @@ def _map(bpf_map: Map, view: MapView | None, *, frozen: bool) -> Info:
             fields["format_problems"] = [*view.misfits.values()]
         if view.traits is None:
             fields["entries"] = f"not shown: maps of type {kind} are newer than this program"
-        elif view.traits.hidden:
-            fields["entries"] = view.traits.hidden
+        elif hidden := view.hidden:
+            fields["entries"] = hidden
     fields.update(bpf_map.fields())
     fields["type"] = kind
     fields["map_flags"] = list(names.flag_names(names.MAP_FLAGS, info.map_flags))

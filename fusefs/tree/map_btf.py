@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.map import Map
+from fusefs.bpf.program import Program
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec, type_name
 from fusefs.text.lpm import lpm_codec
@@ -22,9 +23,11 @@ class MapBtf:
     """
 
     def __init__(self, bpf_map: Map, files: Sequence[Btf] = ()) -> None:
-        """`files` are searched for types, after the map's own BTF and the kernel's."""
+        """`files` are searched for types, after the map's own BTF, or that of programs that use the
+        map if it has none, and the kernel's."""
         info = bpf_map.info
         self._ids = info.btf_id, info.btf_vmlinux_id
+        self._map_id: int = info.id
         self._files = files
         self.key_type: str | None = None
         self.value_type: str | None = None
@@ -77,8 +80,25 @@ class MapBtf:
 
     def _blobs(self) -> Iterator[Btf | None]:
         yield self.own()
+        if not self._ids[0]:  # loaders give rings none, as the kernel takes none for some types
+            yield from map(_by_id, _of_programs(self._map_id))
         yield kernel_btf()
         yield from self._files
+
+
+def _of_programs(map_id: int) -> Iterator[int]:
+    """The ids of the BTF of the programs that use a map."""
+    seen = set()
+    for program_id in Program.ids():
+        try:
+            with Program.from_id(program_id) as program:
+                btf_id: int = program.info.btf_id
+                used = map_id in program.arrays()["map_ids"]
+        except FileNotFoundError:
+            continue  # it has been unloaded
+        if used and btf_id and btf_id not in seen:
+            seen.add(btf_id)
+            yield btf_id
 
 
 def _by_id(btf_id: int) -> Btf | None:

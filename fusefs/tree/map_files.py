@@ -12,7 +12,11 @@ from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import Node
 from fusefs.tree.queues import BloomMap, Head, Push
 from fusefs.tree.redirects import RedirectMap
+from fusefs.tree.rings import RecordsPipe, RecordsPush, UnreadRecords
 from fusefs.tree.slots import MapOfMaps, ProgArray
+from fusefs.tree.sockets import SocketMap
+from fusefs.tree.stacks import StackMap
+from fusefs.tree.storages import CgroupStorage, InodeStorage, SocketStorage, TaskStorage
 from fusefs.tree.streams import Count, EntriesJsonl
 from fusefs.tree.subject import Subject
 
@@ -24,6 +28,12 @@ TABLES: Mapping[Shape, type[KeyedMap]] = {
     Shape.DEVICES: RedirectMap,
     Shape.CPUS: RedirectMap,
     Shape.CGROUPS: CgroupArray,
+    Shape.OF_TASKS: TaskStorage,
+    Shape.OF_CGROUPS: CgroupStorage,
+    Shape.OF_INODES: InodeStorage,
+    Shape.OF_SOCKETS: SocketStorage,
+    Shape.SOCKETS: SocketMap,
+    Shape.STACKS: StackMap,
     Shape.BLOOM: BloomMap,
 }
 
@@ -36,7 +46,15 @@ FILES: Mapping[Shape, tuple[str, ...]] = {
     Shape.DEVICES: _LISTED,
     Shape.CPUS: _LISTED,
     Shape.CGROUPS: ("entries",),
+    Shape.OF_TASKS: _LISTED,
+    Shape.OF_CGROUPS: _LISTED,
+    Shape.OF_INODES: ("format", "entries"),
+    Shape.OF_SOCKETS: ("format", "entries"),
+    Shape.SOCKETS: _LISTED,
+    Shape.STACKS: _LISTED,
     Shape.QUEUE: ("format", "head", "push"),
+    Shape.RECORDS: ("format", "records", "records_pipe"),
+    Shape.USER_RECORDS: ("format", "push"),
     Shape.BLOOM: ("format", "entries", "push"),
     Shape.NOTHING: (),
 }
@@ -45,11 +63,27 @@ _Maker = Callable[[Finder, Subject, MapView], Node]
 _MAKERS: Mapping[str, _Maker] = {
     "format": lambda finder, subject, view: FormatFile(finder.place, subject, view),
     "entries": lambda finder, subject, view: Entries(finder, TABLES),
-    "entries.jsonl": lambda finder, subject, view: EntriesJsonl(subject, view),
-    "count": lambda finder, subject, view: Count(subject, view),
+    "entries.jsonl": lambda finder, subject, view: EntriesJsonl(_keyed(finder, subject, view)),
+    "count": lambda finder, subject, view: Count(_keyed(finder, subject, view)),
     "head": lambda finder, subject, view: Head(subject, view),
-    "push": lambda finder, subject, view: Push(subject, view),
+    "push": lambda finder, subject, view: _PUSHES.get(_shape(view), Push)(subject, view),
+    "records": lambda finder, subject, view: UnreadRecords(subject, view),
+    "records_pipe": lambda finder, subject, view: RecordsPipe(subject, view),
 }
+
+
+# What takes elements, where it is not what queues have.
+_PUSHES: Mapping[Shape, type[Push]] = {Shape.USER_RECORDS: RecordsPush}
+
+
+def _shape(view: MapView) -> Shape:
+    assert view.traits  # it has files
+    return view.traits.shape
+
+
+def _keyed(finder: Finder, subject: Subject, view: MapView) -> KeyedMap:
+    assert view.traits  # it has files
+    return TABLES[view.traits.shape](finder.place, subject, view, view.traits)
 
 
 def map_files(finder: Finder, subject: Subject, view: MapView) -> dict[str, Node]:

@@ -7,7 +7,7 @@ answer), as tried on Linux 6.18.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusefs.bpf.map import MapType
 
@@ -21,7 +21,15 @@ class Shape(enum.Enum):
     DEVICES = "a file for each interface"
     CPUS = "a file for each CPU"
     CGROUPS = "a symbolic link to a cgroup for each slot that was set here"
+    OF_TASKS = "a file for each thread that has a value"
+    OF_CGROUPS = "a file for each cgroup that has a value"
+    OF_INODES = "a file for whatever a process has open"
+    OF_SOCKETS = "a file for each socket that a process has open"
+    SOCKETS = "a file for each socket"
+    STACKS = "a file for each stack"
     QUEUE = "the element that is next"
+    RECORDS = "the records that programs write"
+    USER_RECORDS = "where records for programs are written"
     BLOOM = "whether a value may be there"
     NOTHING = "nothing"
 
@@ -31,6 +39,7 @@ class Traits:
     """What a type of map does with its entries.
 
     `fixed`: every index below max_entries is there for good; it can be set, not made or removed.
+    `live`: the keys are live things, and not bytes.
 
     The others are reasons, empty where there is none: why users cannot set an entry, why they
     cannot make one, why they cannot remove one, and what `info` says of what is not shown.
@@ -38,6 +47,7 @@ class Traits:
 
     shape: Shape
     fixed: bool = False
+    live: bool = False
     unset: str = ""
     unmade: str = ""
     kept: str = ""
@@ -49,9 +59,12 @@ _ARRAY = Traits(Shape.VALUES, fixed=True, kept="the entries of an array are ther
 _OF_CGROUPS = Traits(
     Shape.VALUES,
     unmade="the kernel makes an entry when a program is attached to the cgroup",
-    kept="the kernel removes an entry when the cgroup or the program's attachment goes",
+    kept="the kernel removes an entry when the cgroup goes",
 )
 _QUEUE = Traits(Shape.QUEUE)
+_SOCKETS = Traits(
+    Shape.SOCKETS, unset="sockets are put in by their owners with bpf(2), and by programs"
+)
 
 MAP_TYPES: dict[int, Traits] = {
     MapType.HASH: _KEYED,
@@ -67,6 +80,8 @@ MAP_TYPES: dict[int, Traits] = {
     MapType.DEVMAP: Traits(Shape.DEVICES),
     MapType.DEVMAP_HASH: Traits(Shape.DEVICES),
     MapType.CPUMAP: Traits(Shape.CPUS),
+    MapType.RINGBUF: Traits(Shape.RECORDS),
+    MapType.USER_RINGBUF: Traits(Shape.USER_RECORDS),
     MapType.QUEUE: _QUEUE,
     MapType.STACK: _QUEUE,
     MapType.BLOOM_FILTER: Traits(
@@ -81,6 +96,26 @@ MAP_TYPES: dict[int, Traits] = {
     ),
     MapType.CGROUP_STORAGE: _OF_CGROUPS,
     MapType.PERCPU_CGROUP_STORAGE: _OF_CGROUPS,
+    MapType.TASK_STORAGE: Traits(Shape.OF_TASKS, live=True),
+    MapType.CGRP_STORAGE: Traits(Shape.OF_CGROUPS, live=True),
+    MapType.INODE_STORAGE: Traits(
+        Shape.OF_INODES,
+        live=True,
+        hidden="not listed, as the kernel does not tell which inodes have one: "
+        "entries/1234.5 is that of what process 1234 has open as descriptor 5",
+    ),
+    MapType.SK_STORAGE: Traits(
+        Shape.OF_SOCKETS,
+        live=True,
+        hidden="not listed, as the kernel does not tell which sockets have one: "
+        "entries/1234.5 is, for root, that of descriptor 5 of process 1234",
+    ),
+    MapType.SOCKMAP: _SOCKETS,
+    MapType.SOCKHASH: _SOCKETS,
+    MapType.REUSEPORT_SOCKARRAY: _SOCKETS,
+    MapType.STACK_TRACE: Traits(
+        Shape.STACKS, unset="the kernel makes a stack when a program asks for its id"
+    ),
     MapType.STRUCT_OPS: Traits(
         Shape.VALUES,
         fixed=True,
@@ -102,3 +137,24 @@ MAP_TYPES: dict[int, Traits] = {
         hidden="not shown: to read a page of an arena is to make it, where there is none yet",
     ),
 }
+
+# Where values have 4 bytes, the kernel answers any lookup with ENOSPC (sock_map_lookup_sys in
+# net/core/sock_map.c, bpf_fd_reuseport_array_lookup_elem in kernel/bpf/reuseport_array.c). It still
+# goes through the keys of a hash; those of the others are all indices, filled or not.
+_COOKIE = 8
+_KEYS_ALONE = replace(
+    _SOCKETS,
+    hidden="keys alone: the kernel tells which sockets they are where values have 8 bytes, not 4",
+)
+_NO_SOCKETS = Traits(
+    Shape.NOTHING,
+    hidden="not shown: the kernel tells which slots are filled where values have 8 bytes, not 4",
+)
+
+
+def traits_of(map_type: int, value_size: int) -> Traits | None:
+    """What a map of this type does with its entries; None for a type that is not known."""
+    traits = MAP_TYPES.get(map_type)
+    if traits is not _SOCKETS or value_size == _COOKIE:
+        return traits
+    return _KEYS_ALONE if map_type == MapType.SOCKHASH else _NO_SOCKETS

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fusefs.bpf.btf import Btf
+from fusefs.bpf.cgroups import hierarchy
 from fusefs.bpf.cpus import possible_cpus
 from fusefs.bpf.map import Map
 from fusefs.text.arrays import SUM_REASON, PerCpu, PerCpuSum
@@ -17,7 +18,7 @@ from fusefs.text.formats import AUTO, PERCPU, SUM, Settings, Unfit, formatted, i
 from fusefs.text.lpm import prefix
 from fusefs.text.names import LONGEST, longest_name
 from fusefs.tree.map_btf import MapBtf
-from fusefs.tree.map_types import MAP_TYPES, Traits
+from fusefs.tree.map_types import Shape, Traits, traits_of
 from fusefs.tree.node import FRESH
 from fusefs.tree.recent import Recent
 from fusefs.tree.subject import Place, Subject
@@ -28,6 +29,7 @@ _LONG_KEY_BYTES = 16 << 20
 # Numbers and the like that are written in one go, and in a value that is read to tell its size.
 _PIECE_WEIGHT = 1 << 16
 _NOT_PER_CPU = "the map is not per CPU"
+_LIVE = "what is a key in this map is a live thing, whose name has no format"
 _NONE: Settings = MappingProxyType({})
 # Bytes of a value from which on rendering it takes longer than a listing should.
 LARGE = 4 << 20
@@ -37,6 +39,7 @@ class MapView:
     """How a map is shown now. Kept as long as the same map is found; holds no descriptor.
 
     Values of a `large` map are not read to tell their size: it is shown as 0, as a stream's.
+    The keys of a `live` map are no bytes, but the names of things (`fusefs.tree.storages`).
     `key` and `value` are the codecs, with the formats of `settings`; `misfits` says of settings why
     they do not fit the map, and were left aside. `long_names` tells whether names of keys may be
     cut; `long_keys` are keys that were found lately, by the digests that their names end in.
@@ -51,7 +54,8 @@ class MapView:
         self.per_cpu = bpf_map.per_cpu
         self.indexed = bpf_map.indexed
         self.prefixes = bpf_map.prefixes
-        self.traits: Traits | None = MAP_TYPES.get(info.type)
+        self.traits: Traits | None = traits_of(info.type, info.value_size)
+        self.live = bool(self.traits and self.traits.live)
         self.btf = MapBtf(bpf_map, files)
         self._frozen = False
         self._checked = float("-inf")
@@ -62,10 +66,17 @@ class MapView:
 
     def use(self, settings: Settings) -> None:
         """Show keys and values as `settings` have it. Raises `Unfit`, and changes nothing then."""
-        if PERCPU in settings and not self.per_cpu:
-            raise Unfit(PERCPU, _NOT_PER_CPU)
+        self._check(settings)
         key, value = formatted(self.btf.key, self.btf.value, settings, self.btf.find)
         self._show(key, value, settings)
+
+    def _check(self, settings: Settings) -> None:
+        """Raise `Unfit` for settings that no map of this type can have."""
+        for target, name in settings.items():
+            if target == PERCPU and not self.per_cpu:
+                raise Unfit(target, _NOT_PER_CPU)
+            if self.live and target.startswith("key") and name != AUTO:
+                raise Unfit(target, _LIVE)
 
     def change(self, written: dict[str, str]) -> dict[str, str]:
         """Show keys and values as they are shown now, but for the settings `written`; those for
@@ -93,8 +104,7 @@ class MapView:
         for target in in_order(settings):
             one = {target: settings[target]}
             try:
-                if target == PERCPU and not self.per_cpu:
-                    raise Unfit(PERCPU, _NOT_PER_CPU)
+                self._check(one)
                 if settings[target] != AUTO:
                     key, value = formatted(key, value, one, self.btf.find)
                     fitting |= one
@@ -121,6 +131,13 @@ class MapView:
     def same(self, key: bytes) -> bytes:
         """What is equal for keys that the kernel takes for the same, and only for those."""
         return prefix(key) if self.prefixes else key
+
+    @property
+    def hidden(self) -> str:
+        """What is to be said of entries that are not shown; empty when all are."""
+        if self.traits and self.traits.shape == Shape.OF_CGROUPS and hierarchy() is None:
+            return "not shown: the cgroup2 file system is not mounted here"
+        return self.traits.hidden if self.traits else ""
 
     @property
     def summed(self) -> str:

@@ -90,8 +90,20 @@ class Opening:
 class Handle:
     """An open file."""
 
+    @property
+    def awaited(self) -> int | None:
+        """The descriptor that can be read when there may be more to read here; None where that
+        does not have to be waited for."""
+        return None
+
+    @property
+    def ready(self) -> bool:
+        """Whether `read` would give something now."""
+        return True
+
     def read(self, offset: int, size: int) -> bytes | None:
-        """Up to `size` bytes from `offset`; nothing at the end; None for "not yet, ask again"."""
+        """Up to `size` bytes from `offset`; nothing at the end; None for "not yet, ask again",
+        when there is an `awaited` descriptor after it can be read."""
         raise refusal(errno.EBADF)
 
     def write(self, offset: int, data: bytes) -> None:
@@ -116,6 +128,12 @@ class Node(ABC):
 
     def __init__(self, identity: Hashable) -> None:
         self.identity = identity
+
+    @property
+    def private(self) -> bool:
+        """Whether not all who can search its directory may know of it: each of them has to look it
+        up, and none relies on what another has found."""
+        return False
 
     @abstractmethod
     def attributes(self) -> Attributes:
@@ -145,6 +163,10 @@ class Directory(Node):
     @abstractmethod
     def lookup(self, name: str) -> Node:
         """The child of this name. Raises FileNotFoundError."""
+
+    def lookup_by(self, name: str, caller: Caller) -> Node:
+        """The same, for `caller`, whose right to know of a `private` child is checked."""
+        return self.lookup(name)
 
     @abstractmethod
     def children(self) -> Iterator[tuple[str, Node] | None]:

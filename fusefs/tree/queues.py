@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.map import Map
@@ -87,10 +87,13 @@ class Push(WritableFile):
             check_begins(self.codec, text)
 
     def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
-        values = self._values(text)
+        self.push_all(as_map(obj), self._values(text))
+
+    def push_all(self, bpf_map: Map, values: Sequence[bytes]) -> None:
+        """Add elements, one after the other. Raises OSError."""
         for number, value in enumerate(values):
             try:
-                self.push(as_map(obj), value)
+                self.push(bpf_map, value)
             except OSError as error:
                 if number and error.errno == errno.E2BIG:
                     reason = f"the map is full: {number} of {len(values)} values were added"

@@ -78,10 +78,10 @@ def program_types(name: str, directory: Path) -> Btf:
     return types_in(compiled)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in PROGRAMS.glob("*.bpf.c")))
+@pytest.mark.parametrize("name", ["churn", "globals", "kinds", "many_types", "xdp_count"])
 def test_programs(name: str, tmp_path: Path) -> None:
     """All types of a program, its functions, and the variables of its sections."""
-    btf = program_types(name, tmp_path)
+    btf = program_types(f"{name}.bpf.c", tmp_path)
     structs = composites(btf)
     assert compiled_alike(btf, structs, tmp_path).members > 0
     everything = declarations(btf, range(1, len(btf)))

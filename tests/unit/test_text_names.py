@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 
 import pytest
@@ -15,7 +16,15 @@ from fusefs.text.addresses import Ipv4
 from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec, raw_codec
 from fusefs.text.errors import Refused
-from fusefs.text.names import digest_of, from_name, key_digest, looks_scratch, to_name
+from fusefs.text.names import (
+    digest_of,
+    from_name,
+    key_digest,
+    looks_scratch,
+    text_from_name,
+    text_to_name,
+    to_name,
+)
 from fusefs.text.scalars import Bool, Enumeration, Integer
 from fusefs.text.strings import CharArray
 
@@ -231,6 +240,21 @@ def test_any_text_has_a_name(key: bytes) -> None:
     name = to_name(codec, key)
     assert from_name(codec, name) == key
     assert not looks_scratch(name)
+
+
+@given(st.text(min_size=1, max_size=400).map(lambda text: text.encode("utf-8", "ignore") or b"/"))
+@example(b"/system.slice/sshd.service")
+@example(b".hidden/a~")
+@example(b"raw=00")
+@example(b"/\xff\xfe")
+def test_a_text_as_a_name(key: bytes) -> None:
+    text = os.fsdecode(key)
+    name = text_to_name(text)
+    assert not looks_scratch(name) and "/" not in name and len(os.fsencode(name)) <= 255
+    if digest := digest_of(name):
+        assert digest == key_digest(key)
+    else:
+        assert text_from_name(name) == text
 
 
 @given(st.text())

@@ -1,0 +1,126 @@
+"""Waiting until there is more to read: for a read that nothing can be given yet, and for poll(2).
+
+Both wait on a descriptor. Nothing runs meanwhile, and nothing at all when nobody waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from fusefs.tree.node import Handle, refusal
+
+log = logging.getLogger(__name__)
+
+# A read is answered within so many seconds, if only to be asked again: as long as it is not, no
+# signal reaches its client (fuse_request_wait_answer in fs/fuse/dev.c). Two that share an open file
+# come one after the other, since the kernel lets only one at a time move the file's position.
+PATIENCE = 0.2
+# How long to wait for what is being written at this moment, when the descriptor can be read already
+# and there is nothing to be had.
+_MOMENT = 0.005
+
+
+class Notified(Protocol):
+    """Who polls, as `pyfuse3.PollHandle` has it."""
+
+    def notify(self) -> None:
+        """Have them poll again. Raises OSError."""
+
+
+async def read(handle: Handle, offset: int, size: int) -> bytes:
+    """Read from an open file, when it can be read. Raises OSError: EINTR when nothing has come for
+    some time; programs then read again, unless it was a signal that they wait for."""
+    deadline = trio.current_time() + PATIENCE
+    while (data := handle.read(offset, size)) is None:
+        if handle.awaited is None:
+            await trio.lowlevel.checkpoint()
+            continue
+        with trio.move_on_at(deadline) as scope:
+            await _more(handle)
+        if scope.cancelled_caught:
+            raise refusal(errno.EINTR)
+    return data
+
+
+async def _more(handle: Handle) -> None:
+    """Wait until there may be more to read."""
+    if handle.awaited is None:
+        raise refusal(errno.EBADF)  # it was closed meanwhile
+    try:
+        await trio.lowlevel.wait_readable(handle.awaited)
+    except trio.BusyResourceError:
+        await trio.sleep(_MOMENT)  # another reader of this open file waits as well
+    except trio.ClosedResourceError:
+        raise refusal(errno.EBADF) from None
+    else:
+        if not handle.ready:
+            await trio.sleep(_MOMENT)
+
+
+def close(handle: Handle) -> None:
+    """Close an open file; those who wait to read it are told."""
+    if handle.awaited is not None:
+        trio.lowlevel.notify_closing(handle.awaited)
+    handle.close()
+
+
+class Polls:
+    """Open files that are being polled, by their numbers. Each has a task that waits for it, in
+    `nursery`, and then ends; and ends with the file."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._waiting: dict[int, _Poll] = {}
+
+    def add(self, number: int, handle: Handle, client: Notified) -> None:
+        """Notify `client`, and not who polled this file before, once it can be read."""
+        if poll := self._waiting.get(number):
+            poll.client = client
+            return
+        assert handle.awaited is not None  # other files are always ready
+        poll = self._waiting[number] = _Poll(handle, client, os.dup(handle.awaited))
+        self._nursery.start_soon(poll.run, lambda: self._waiting.pop(number, None))
+
+    def end(self, number: int) -> None:
+        """The file is closed."""
+        if poll := self._waiting.pop(number, None):
+            poll.scope.cancel()
+
+
+class _Poll:
+    """One of those. It has a descriptor of its own: only one task can wait on each."""
+
+    def __init__(self, handle: Handle, client: Notified, fd: int) -> None:
+        self.client = client
+        self.scope = trio.CancelScope()
+        self._handle = handle
+        self._fd = fd
+
+    async def run(self, ended: Callable[[], object]) -> None:
+        try:
+            with self.scope:
+                await trio.lowlevel.wait_readable(self._fd)
+                while not self.scope.cancel_called and not self._answers():
+                    await trio.sleep(_MOMENT)
+                    await trio.lowlevel.wait_readable(self._fd)
+                if not self.scope.cancel_called:
+                    ended()
+                    self.client.notify()
+        except OSError as error:
+            log.debug("a poll could not be answered: %s", error)
+        finally:
+            trio.lowlevel.notify_closing(self._fd)
+            os.close(self._fd)
+
+    def _answers(self) -> bool:
+        """Whether a read would give something, be it an error."""
+        try:
+            return self._handle.ready
+        except OSError:
+            return True
