@@ -44,6 +44,7 @@ CALLED: dict[str, tuple[object, str]] = {
     "open": (fusefs.tree.entries.Entry, "open"),
     "create": (fusefs.tree.entries.Entries, "create"),
     "read": (fusefs.tree.files.Reading, "read"),
+    "poll": (fusefs.operations.Operations, "_file"),
     "write": (fusefs.tree.editing.Editing, "write"),
     "flush": (fusefs.tree.editing.Editing, "flush"),
     "fsync": (fusefs.tree.editing.Editing, "flush"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,15 @@ def flushed(path: Path) -> None:
     os.close(os.open(path / "sample/entries/1", os.O_WRONLY))
 
 
+def polled(path: Path) -> None:
+    """Ask whether an entry can be read; to poll(2) itself a fault is an event."""
+    with (path / "sample/entries/1").open() as file:
+        asking = select.poll()
+        asking.register(file, select.POLLIN)
+        if any(event & select.POLLERR for _, event in asking.poll()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 # A system call that reaches each handler.
 TRIGGERS: dict[str, Callable[[Path], object]] = {
     "lookup": lambda path: os.stat(path / "absent"),
@@ -97,6 +107,7 @@ TRIGGERS: dict[str, Callable[[Path], object]] = {
     "open": lambda path: (path / "sample/entries/1").read_text(),
     "create": lambda path: (path / "sample/entries/2").write_text("5\n"),
     "read": lambda path: (path / "sample/entries/1").read_text(),
+    "poll": polled,
     "write": lambda path: write(path, lambda fd: os.write(fd, b"5\n")),
     "flush": flushed,
     "fsync": lambda path: write(path, os.fsync),
