@@ -18,7 +18,7 @@ from fusefs.tree.node import Handle, refusal
 log = logging.getLogger(__name__)
 
 # A read is answered within so many seconds, if only to be asked again: as long as it is not, no
-# signal reaches its client (fuse_request_wait_answer in fs/fuse/dev.c). Two that share an open file
+# signal reaches its client (request_wait_answer in fs/fuse/dev.c). Two that share an open file
 # come one after the other, since the kernel lets only one at a time move the file's position.
 PATIENCE = 0.2
 # How long to wait for what is being written at this moment, when the descriptor can be read already

@@ -104,7 +104,7 @@ class Following(Handle):
         self._followed.add(self._id)
         self._text, self._start = b"", 0  # what was taken last, and where in the file it began
         self._given = 0  # how much of it was given
-        self._swell = 2.0  # bytes of text that a byte of the ring made last
+        self._swell = 1.0  # bytes of text that a byte of the ring made last
 
     @property
     def awaited(self) -> int | None:
@@ -133,7 +133,7 @@ class Following(Handle):
         """Consume records whose text has `size` bytes at most, or else one; nothing when there is
         none that is written to its end."""
         size = min(size, _TEXT)
-        while batch := self._front(int(size / self._swell)):
+        while batch := self._front(int(1.2 * size / self._swell)):
             lines = record_lines(records_of(self._file.view), batch.records)
             count, length = 1, len(lines[0])
             while count < len(lines) and length + len(lines[count]) <= size:
