@@ -135,7 +135,7 @@ def test_ids_are_removed(mounted: Mount, stacks: Stacks) -> None:
             "rm maps/kernel_stacks/entries/*; cat maps/kernel_stacks/count"
         ).stdout == ("0\n")
         assert dump(made) == {}
-    for other in (4294967295, 64, 1 << 32, "x"):
+    for other in (4294967295, 16384, 1 << 32, "x"):
         assert not (mounted.path / f"maps/kernel_stacks/entries/{other}").exists()
 
 
@@ -172,7 +172,7 @@ def test_programs_that_come_later(mounted: Mount, stacks: Stacks, compiled: Path
         with loaded(mounted.source / turn, compiled) as made:
             number = made.run("in_the_kernel")
             shown = mounted.sh(f"head -n 1 {turn}/maps/kernel_stacks/entries/{number}").stdout
-            assert re.match(r"bpf_prog_\w+_in_the_kernel\+0x1", shown)
+            assert re.match(r"bpf_prog_\w+_in_the_kernel\+0x[0-9a-f]+ ", shown)
 
 
 def test_many_stacks(mounted: Mount, stacks: Stacks, directory: Path) -> None:

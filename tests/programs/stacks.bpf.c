@@ -14,9 +14,10 @@
 		__uint(value_size, 32 * frame);			\
 	}
 
-STACKS(0, sizeof(__u64), 60) kernel_stacks SEC(".maps");
+// With so many buckets that hardly ever two stacks want the same one, which is EEXIST.
+STACKS(0, sizeof(__u64), 16000) kernel_stacks SEC(".maps");
 STACKS(0, sizeof(__u64), 16000) user_stacks SEC(".maps");
-STACKS(BPF_F_STACK_BUILD_ID, sizeof(struct bpf_stack_build_id), 60) build_ids SEC(".maps");
+STACKS(BPF_F_STACK_BUILD_ID, sizeof(struct bpf_stack_build_id), 16000) build_ids SEC(".maps");
 
 SEC("raw_tp/sys_enter")
 int in_the_kernel(struct bpf_raw_tracepoint_args *ctx)

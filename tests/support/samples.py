@@ -37,6 +37,20 @@ def _compiled(name: str) -> Path:
     return compile_program(name, Path(_objects.name))
 
 
+@functools.cache
+def _congestion() -> Path:
+    """A congestion control, under a name that others who run these tests do not use."""
+    compiled = _compiled("congestion")
+    name = b"fusefs_%04d" % (os.getpid() % 10_000)
+    compiled.write_bytes(compiled.read_bytes().replace(b"fusefs_test\0", name + b"\0"))
+    return compiled
+
+
+def _registered() -> set[int]:
+    """The ids of all struct_ops maps that are registered."""
+    return {told["id"] for told in json.loads(checked("bpftool", "-j", "struct_ops", "list"))}
+
+
 @dataclass
 class Workshop:
     """Makes samples in a bpffs; what they need lives as long as `stack`."""
@@ -139,10 +153,9 @@ class Workshop:
         return made
 
     def struct_ops(self, kind: MapType) -> Map:
-        object_file = _compiled("congestion")
-        checked("bpftool", "struct_ops", "register", object_file)
-        told = json.loads(checked("bpftool", "-j", "struct_ops", "list"))
-        map_id = next(one["id"] for one in told if one["name"] == "congestion")
+        before = _registered()
+        checked("bpftool", "struct_ops", "register", _congestion())
+        map_id = max(_registered() - before)
         self.stack.callback(run, ["bpftool", "struct_ops", "unregister", "id", str(map_id)])
         return Map.from_id(map_id)
 
