@@ -163,8 +163,9 @@ class RecordsPush(Push):
 
     @property
     def longest(self) -> int:
-        # Twice as many digits as the ring has bytes; names of fields and white space take more.
-        return max(1 << 20, 8 * self.view.max_entries)
+        # Twice as many digits as the ring has bytes; names of fields and white space take more. The
+        # longest record of all has no more than half of the limit.
+        return max(1 << 20, min(8 * self.view.max_entries, 1 << 26))
 
     def push_all(self, bpf_map: Map, values: Sequence[bytes]) -> None:
         with UserRingBuffer(bpf_map) as ring:

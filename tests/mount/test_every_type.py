@@ -153,7 +153,7 @@ CASES: dict[MapType, list[Case]] = {
     ],
     MapType.STRUCT_OPS: [
         ("ls entries; cat count", "0\n1\n"),
-        ("grep -c '\"name\": \"fusefs_' entries/0", "1\n"),
+        ('grep -c \'"name": "fusefs_\' entries/0', "1\n"),
         ("echo 1 > entries/0", REFUSED),
         ("rm entries/0", REFUSED),
     ],

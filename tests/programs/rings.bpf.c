@@ -32,7 +32,7 @@ struct {
 volatile __u32 length = 0;
 volatile __u64 flags = 0;
 volatile bool discards = false;
-volatile __u32 released = 0;
+volatile __u64 page = 0;
 volatile char data[LONGEST] = {};
 
 // What it tells them.
@@ -97,35 +97,25 @@ int skip(struct __sk_buff *ctx)
 	return 0;
 }
 
-static long wait(__u32 index, void *ctx)
-{
-	bpf_ktime_get_ns();
-	return released != 0;
-}
-
-static long wait_long(__u32 index, void *ctx)
-{
-	bpf_loop(1 << 20, wait, NULL, 0);
-	return released != 0;
-}
-
-// Has a record of 8 bytes, each of them 0x77, that is being written until users release it.
-SEC("socket")
-int hold(struct __sk_buff *ctx)
+// Has a record of 8 bytes, each of them 0x77, that is being written until users give it the page
+// that it reads meanwhile.
+SEC("syscall")
+int hold(void *ctx)
 {
 	__u64 *record = bpf_ringbuf_reserve(&small, sizeof(*record), 0);
+	char byte;
 
 	if (!record)
 		return 1;
 	*record = 0x5555555555555555;
 	held = true;
-	bpf_loop(1 << 8, wait_long, NULL, 0);
+	bpf_copy_from_user(&byte, sizeof(byte), (void *)page);
+	held = false;
 	*record = 0x7777777777777777;
 	if (discards)
 		bpf_ringbuf_discard(record, 0);
 	else
 		bpf_ringbuf_submit(record, 0);
-	held = false;
 	return 0;
 }
 

@@ -20,8 +20,9 @@ from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.bpf.ring_buffer import RingBuffer
+from support.faults import absent_page
 from support.network import compile_program
-from support.running import run
+from support.running import run, run_raw
 from support.shell import checked
 from support.waiting import eventually
 
@@ -44,6 +45,7 @@ class Rings:
 
     bpffs: Path
     stack: ExitStack = field(default_factory=ExitStack)
+    _opened: dict[Path, Object] = field(default_factory=dict)
 
     def program(self, name: str) -> Program:
         """One of the programs."""
@@ -58,9 +60,11 @@ class Rings:
         return opened
 
     def _open(self, path: Path) -> Object:
-        directory = Directory(str(path.parent))
-        opened = directory.open_pin(path.name, directory.stat(path.name).st_ino)
-        return self.stack.enter_context(opened)
+        if path not in self._opened:
+            directory = Directory(str(path.parent))
+            opened = directory.open_pin(path.name, directory.stat(path.name).st_ino)
+            self._opened[path] = self.stack.enter_context(opened)
+        return self._opened[path]
 
     @functools.cached_property
     def _variables(self) -> tuple[Map, dict[str, tuple[int, int]]]:
@@ -107,18 +111,18 @@ class Rings:
     def holding(self, *, discards: bool = False) -> Iterator[None]:
         """While this lasts, a record of the small ring is being written: at the end it is `HELD`,
         or discarded."""
-        program = self.program("hold")
-        self.set("discards", discards)
-        self.set("released", 0)
-        thread = threading.Thread(target=run, args=(program,))
-        thread.start()
-        try:
-            eventually("it is being written", lambda: self.get("held"))
-            yield
-            assert self.get("held")
-        finally:
-            self.set("released", 1)
-            thread.join()
+        thread = threading.Thread(target=run_raw, args=(self.program("hold"),))
+        with absent_page() as page:
+            self.set("discards", discards)
+            self.set("page", page.address)
+            thread.start()
+            try:
+                eventually("it is being written", lambda: self.get("held"))
+                yield
+                assert self.get("held")
+            finally:
+                page.give()
+                thread.join()
 
     def positions(self, ring: str = "small") -> tuple[int, int]:
         """Those of the consumer and the producer."""
@@ -144,7 +148,7 @@ def rings(bpffs: Path) -> Iterator[Rings]:
     made = Rings(bpffs)
     for name in ("programs", "maps"):
         os.mkdir(bpffs / name)
-    pinned = (bpffs / "programs", "type", "socket", "pinmaps", bpffs / "maps")
+    pinned = (bpffs / "programs", "pinmaps", bpffs / "maps")
     checked("bpftool", "prog", "loadall", compiled(), *pinned)
     with made.stack:
         yield made
