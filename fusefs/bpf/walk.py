@@ -173,7 +173,6 @@ def has_key(bpf_map: Map, key: bytes) -> bool:
     if first is None or first == key:
         return first is not None
     following = bpf_map.next_key(key)
-    # None: it is the last, unless the map was emptied meanwhile.
     if following is None:  # it is the last, unless all were deleted meanwhile
         return bpf_map.next_key(None) is not None
     return following != first

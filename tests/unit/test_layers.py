@@ -40,7 +40,7 @@ def allowed(importer: str, module: str) -> bool:
     """Whether the layers let a module import another."""
     top = module.partition(".")[0]
     if top in ("pyfuse3", "trio"):
-        if top == "trio" and within(importer, "fusefs.waiting"):
+        if top == "trio" and within(importer, "fusefs.waiting", "fusefs.listing"):
             return True
         return within(importer, "fusefs.operations", "fusefs.mount")
     if top == "fusefs":
