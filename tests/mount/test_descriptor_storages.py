@@ -142,12 +142,14 @@ def test_files_of_this_mount_and_of_its_process(mounted: Mount, inodes: Map) -> 
         refused(mounted, f"echo 1 > {pid}.{fd}", ABSENT, "of this very file system")
 
 
-# Has a file of the mount, which is closed on execve(2), and executes itself again and again.
+# Has a file of the mount, which is closed on execve(2); told to begin, it executes itself again
+# and again.
 _EXECUTES = """
 import os, socket, sys
 if sys.argv[2] == "0":
     os.dup2(socket.socket().detach(), 50)
     print("ready", flush=True)
+    sys.stdin.readline()
 for _ in range(20):
     os.open(sys.argv[1], os.O_RDONLY)
 again = [sys.argv[3], sys.argv[1], "1", sys.argv[3]]
@@ -162,6 +164,9 @@ def test_a_process_that_closes_files_of_this_mount(mounted: Mount, kind: MapType
     with script(_EXECUTES, mounted.path / "sample/info", "0", _EXECUTES) as other:
         file = mounted.path / f"sample/entries/{other.pid}.50"
         file.write_text("5\n")
+        assert other.stdin
+        other.stdin.write("begin\n")
+        other.stdin.flush()
         slowest, seen, deadline = 0.0, 0, time.monotonic() + 2
         while time.monotonic() < deadline:
             began = time.monotonic()
