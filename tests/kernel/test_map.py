@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import threading
 from itertools import count
 
 import pytest
 from support.maps import ARRAYS, HASHES, NO_PREALLOC, SIX, dump, exists, make_map, u32, value_of
+from support.running import repeating
 from support.waiting import eventually
 
 from fusefs.bpf import syscall, walk
@@ -172,39 +172,29 @@ def test_keys_that_stay_are_given_once_while_others_change(
     with make_map(kind, max_entries=20_000, flags=NO_PREALLOC) as made:
         for key in stable:
             made.update(key, value_of(made, 1))
-        done = threading.Event()
-        turns = 0
+        numbers = count()
+        own = Map.from_id(made.info.id)
 
         def disturb() -> None:
-            nonlocal turns
-            with Map.from_id(made.info.id) as own:
-                for number in count():
-                    if done.is_set():
-                        return
-                    own.update(u32(10_000 + number % 5000), value_of(own, 2))
-                    if number >= 1000:
-                        own.delete(u32(10_000 + (number - 1000) % 5000))
-                    turns += 1
+            number = next(numbers)
+            own.update(u32(10_000 + number % 5000), value_of(own, 2))
+            if number >= 1000:
+                own.delete(u32(10_000 + (number - 1000) % 5000))
 
-        thread = threading.Thread(target=disturb)
-        thread.start()
-        try:
-            eventually("it is disturbed", lambda: turns > 2000)
+        with own, repeating(disturb) as turns:
+            turns.more(2000)
             disturbed = 0
             while disturbed < 3:
-                before = turns
+                before = turns.count
                 batches = walk.one_by_one(made) if by_key else made.batches()
                 keys = [
                     batch.keys[at : at + 4]
                     for batch in batches
                     for at in range(0, len(batch.keys), 4)
                 ]
-                disturbed += turns > before
+                disturbed += turns.count > before
                 assert len(keys) == len(set(keys))
                 assert stable <= set(keys)
-        finally:
-            done.set()
-            thread.join()
 
 
 @each_type

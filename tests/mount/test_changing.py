@@ -62,8 +62,8 @@ def test_what_stays_is_shown_once_and_nothing_that_was_not_there(
     churning: Loaded, name: str
 ) -> None:
     directory = churning.mount.path / "maps" / name
-    with running(churning.program) as runs:
-        before = runs.count
+    with running(churning.program) as turns:
+        before = turns.count
         for _ in range(30):
             entries = [json.loads(line) for line in (directory / "entries.jsonl").open()]
             numbers = [number_of(entry["key"]) for entry in entries]
@@ -78,7 +78,7 @@ def test_what_stays_is_shown_once_and_nothing_that_was_not_there(
             assert set(names) >= set(STAYING)
             assert set(names) <= {-1, *STAYING, *CHANGING}
             assert int((directory / "count").read_text()) >= len(STAYING)
-        assert runs.count > before
+        assert turns.count > before
 
 
 def listed(directory: Path) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.maps import u32, u64
 from support.mounting import Mount
+from support.running import repeating
 from support.sockets import Sockets, cookie, put, socket_map, sockets, text
 from support.waiting import eventually
 
@@ -251,26 +250,15 @@ def test_keys_that_stay_are_given_once_while_others_come_and_go(
     staying = {str(number) for number in range(0, 200, 2)}
     for number in map(int, staying):
         put(sample, number, listener)
-    ended = threading.Event()
-    turns = 0
 
     def disturb() -> None:
-        nonlocal turns
-        while not ended.is_set():
-            for number in range(1, 200, 8):
-                put(sample, number, listener)
-                sample.delete(u32(number))
-            turns += 1
+        for number in range(1, 200, 8):
+            put(sample, number, listener)
+            sample.delete(u32(number))
 
-    def passed(before: int) -> bool:
-        return turns > before
-
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        eventually("it is disturbed", lambda: turns > 10)
+    with repeating(disturb) as turns:
+        turns.more(10)
         for _ in range(10):
-            before = turns
             listed = os.listdir(mounted.path / "sample/entries")
             assert len(listed) == len(set(listed))
             assert staying <= set(listed) <= {str(number) for number in range(200)}
@@ -278,10 +266,7 @@ def test_keys_that_stay_are_given_once_while_others_come_and_go(
             keys = [str(json.loads(line)["key"]) for line in lines]
             assert len(keys) == len(set(keys))
             assert staying <= set(keys)
-            eventually("it goes on", functools.partial(passed, before))
-    finally:
-        ended.set()
-        thread.join()
+            turns.more()
 
 
 def test_many_sockets(mounted: Mount, made: Sockets) -> None:

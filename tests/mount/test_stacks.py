@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +14,9 @@ import pytest
 from support.maps import dump, u32
 from support.mounting import Mount
 from support.network import compile_program
+from support.running import repeating
 from support.shell import checked
 from support.stacks import Stacks, compile_library, loaded
-from support.waiting import eventually
 
 from fusefs.bpf.map import Map, MapType
 
@@ -194,35 +192,21 @@ def test_stacks_that_stay_are_given_once_while_others_come_and_go(
     library = compile_library(directory)
     names = mounted.path / "maps/user_stacks/entries"
     every: list[int] = []
-    turns = 0
-    ended = threading.Event()
+    own = stacks.map("user_stacks")
 
     def disturb() -> None:
-        nonlocal turns
-        with stacks.map("user_stacks") as own:
-            while not ended.is_set():
-                stacks.run_deep(library, 8)
-                every[:] = every or sorted(int.from_bytes(key, "little") for key in dump(own))
-                for number in every[::2]:
-                    with contextlib.suppress(FileNotFoundError):  # a reader holds it
-                        own.delete(u32(number))
-                turns += 1
+        stacks.run_deep(library, 8)
+        every[:] = every or sorted(int.from_bytes(key, "little") for key in dump(own))
+        for number in every[::2]:
+            with contextlib.suppress(FileNotFoundError):  # a reader holds it
+                own.delete(u32(number))
 
-    def passed(before: int) -> bool:
-        return turns > before
-
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        eventually("it is disturbed", lambda: turns > 3)
+    with own, repeating(disturb) as turns:
+        turns.more(3)
         staying = set(map(str, every[1::2]))
         assert len(staying) > 100
         for _ in range(10):
-            before = turns
             listed = os.listdir(names)
             assert len(listed) == len(set(listed))
             assert staying <= set(listed) <= set(map(str, every))
-            eventually("it goes on", functools.partial(passed, before))
-    finally:
-        ended.set()
-        thread.join()
+            turns.more()

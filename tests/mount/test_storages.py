@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from support.cgroups import cgroup
 from support.mounting import Mount
 from support.network import compile_program
-from support.running import run_raw
+from support.running import repeating, run_raw
 from support.shell import checked
 from support.storages import THINGS, Thread, crowd, process, put, refused, storage, thread, value_of
 from support.users import DENIED, nobody
@@ -128,24 +127,17 @@ def test_a_thread_that_ends_while_its_file_is_open(mounted: Mount, tasks: Map) -
 def test_threads_that_come_and_go_during_a_listing(mounted: Mount, tasks: Map) -> None:
     with thread() as one:
         put(tasks, str(one.id), 5)
-        ended = threading.Event()
 
         def churn() -> None:
-            while not ended.is_set():
-                other = Thread()
-                put(tasks, str(other.id), 6)
-                other.end()
+            other = Thread()
+            put(tasks, str(other.id), 6)
+            other.end()
 
-        churning = threading.Thread(target=churn)
-        churning.start()
-        try:
+        with repeating(churn):
             for _ in range(30):
                 assert str(one.id) in os.listdir(mounted.path / "sample/entries")
                 lines = (mounted.path / "sample/entries.jsonl").read_text().splitlines()
                 assert {"key": one.id, "value": 5} in map(json.loads, lines)
-        finally:
-            ended.set()
-            churning.join()
 
 
 def test_what_a_program_keeps(mounted: Mount, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from support.waiting import eventually
 
 from fusefs.bpf.map import Map, MapType
 
+TIMES = 1000
 LOOPS = 256  # see globals.bpf.c
 KEY = u32(0)
 # Where the program's variables are, as its source has them.
@@ -99,7 +100,7 @@ def test_no_update_of_the_program_is_lost(loaded: Loaded) -> None:
     python = ("after", "below", "whole")
     files = {name: loaded.variable("globals_bss", name) for name in python}
     rounds = 100
-    with running(loaded.program) as runs:
+    with running(loaded.program, TIMES) as turns:
         for number in range(1, rounds + 1):
             texts = {"after": number << 32, "below": number, "whole": -(number % 2) % (1 << 64)}
             for name, text in texts.items():
@@ -111,8 +112,8 @@ def test_no_update_of_the_program_is_lost(loaded: Loaded) -> None:
             ' echo $i > beside; echo "{left: $i, right: $((i * 70000))}" > triple; done',
         )
         assert (result.code, result.stderr) == (0, ""), result
-    done = runs.count * LOOPS
-    assert runs.count > rounds
+    done = turns.count * TIMES * LOOPS
+    assert turns.count * TIMES > rounds
     value = loaded.map("globals_bss").lookup(KEY)
     before, counter, after, whole, *bytes_, left, count, right = struct.unpack_from(
         "<QQQQBBBBIII", value

@@ -1,4 +1,5 @@
-"""Running programs as often as wanted, without an event that they wait for."""
+"""Running programs as often as wanted, without an event that they wait for; and what goes on beside
+a test."""
 
 from __future__ import annotations
 
@@ -6,12 +7,14 @@ import contextlib
 import ctypes
 import enum
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import cast
 
 from fusefs.bpf import syscall
 from fusefs.bpf.object import buffer
 from fusefs.bpf.program import Program
+from support.waiting import eventually
 
 _PACKET = buffer(64)
 
@@ -57,31 +60,42 @@ def run_raw(program: Program) -> int:
     return ctypes.c_int32(arguments.retval).value
 
 
-class Runs:
-    """How often a program has been run."""
+class Turns:
+    """How often something has been done, and whether it goes on."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.started = threading.Event()
         self.ended = threading.Event()
+        self.work: Future[None]
+
+    def more(self, turns: int = 1) -> None:
+        """Wait until it has been done so many times more."""
+        goal = self.count + turns
+        eventually("it goes on", lambda: self.work.done() or self.count >= goal, 10)
+        if self.work.done():
+            self.work.result()
 
 
 @contextlib.contextmanager
-def running(program: Program, times: int = 1000) -> Iterator[Runs]:
-    """A program that runs all the time, on another CPU if there is one; `times` in each call."""
-    runs = Runs()
+def repeating(turn: Callable[[], object]) -> Iterator[Turns]:
+    """Something that is done again and again, in a thread of its own; once so far, at least."""
+    turns = Turns()
 
     def work() -> None:
-        while not runs.ended.is_set():
-            run(program, times)
-            runs.count += times
-            runs.started.set()
+        while not turns.ended.is_set():
+            turn()
+            turns.count += 1
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        assert runs.started.wait(10)
-        yield runs
-    finally:
-        runs.ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        turns.work = pool.submit(work)
+        try:
+            turns.more()
+            yield turns
+        finally:
+            turns.ended.set()
+            turns.work.result()
+
+
+def running(program: Program, times: int = 1000) -> contextlib.AbstractContextManager[Turns]:
+    """A program that runs all the time, on another CPU if there is one; `times` in each turn."""
+    return repeating(lambda: run(program, times))
