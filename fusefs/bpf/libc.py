@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 _library = ctypes.CDLL(None, use_errno=True)
 _library.syscall.restype = ctypes.c_long
@@ -27,6 +28,14 @@ def call(function: str, *arguments: object) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def attempt(function: str, *arguments: object) -> Callable[[], int]:
+    """The call of a function, to be made over and over with the same arguments: it gives the errno
+    when the function fails, else 0. To raise an exception each time would take three times as
+    long."""
+    call = functools.partial(getattr(_library, function), *arguments)
+    return lambda: ctypes.get_errno() if call() < 0 else 0
 
 
 class _OpenHow(ctypes.Structure):

@@ -207,6 +207,23 @@ class Map(Object):
         self._call(Command.MAP_LOOKUP_ELEM, key)
         return ctypes.string_at(self._value, self.stride)
 
+    def filled(self, slots: range) -> list[tuple[bytes, bytes]]:
+        """The keys and values of those slots of an `indexed` map that have one.
+
+        Most of a sparse map's have none, and the kernel has to be asked for each.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        self._arguments.value, self._arguments.flags = ctypes.addressof(self._value), 0
+        look = syscall.attempt(Command.MAP_LOOKUP_ELEM, self._arguments)
+        slot = ctypes.c_uint32.from_buffer(self._key)
+        for number in slots:
+            slot.value = number
+            if not (error := look()):
+                found.append((self._key.raw, ctypes.string_at(self._value, self.stride)))
+            elif error != errno.ENOENT:
+                raise OSError(error, os.strerror(error))
+        return found
+
     def longest_match(self, key: bytes) -> bytes | None:
         """The value of the longest prefix in an LPM trie that covers `key`, or is `key`; None when
         there is none."""
@@ -323,9 +340,9 @@ class Map(Object):
         """
         return walk.batches(self)
 
-    def each_key(self) -> Iterator[bytes]:
+    def each_key(self) -> Iterator[bytes | None]:
         """All keys, one at a time; as slow as can be, but no value is moved. Those of an `indexed`
-        map are all that it could have."""
+        map are all that it could have. None where others may have a turn before the next."""
         return walk.each_key(self)
 
     def next_key(self, key: bytes | None) -> bytes | None:

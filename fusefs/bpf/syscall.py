@@ -11,6 +11,7 @@ import ctypes
 import enum
 import errno
 import platform
+from collections.abc import Callable
 
 from fusefs.bpf import libc
 
@@ -147,6 +148,12 @@ def bpf(command: Command, arguments: ctypes.Structure) -> int:
     except OSError as error:
         reason = "Operation not supported" if error.errno == ENOTSUPP else error.strerror
         raise OSError(error.errno, f"{reason} (BPF_{command.name})") from None
+
+
+def attempt(command: Command, arguments: ctypes.Structure) -> Callable[[], int]:
+    """The call, to be made over and over: it gives the errno, 0 for none. See `libc.attempt`."""
+    size = ctypes.sizeof(arguments)
+    return libc.attempt("syscall", _NUMBER, int(command), ctypes.byref(arguments), size)
 
 
 def may_use_bpf() -> bool:

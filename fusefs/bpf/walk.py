@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusefs.bpf import lpm_trie, syscall
@@ -111,7 +111,7 @@ class _Reader:
             return Batch(count, keys, values), self._following.raw, last
 
 
-def each_key(bpf_map: Map) -> Iterator[bytes]:
+def each_key(bpf_map: Map) -> Iterator[bytes | None]:
     """What `Map.each_key` gives.
 
     When the key that it stands on is deleted, the kernel starts over from the first: `seen` keeps
@@ -136,7 +136,7 @@ def each_key(bpf_map: Map) -> Iterator[bytes]:
     raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
 
 
-def _each_id(bpf_map: Map) -> Iterator[bytes]:
+def _each_id(bpf_map: Map) -> Iterator[bytes | None]:
     """The ids of stacks, which come in order (stack_map_get_next_key in kernel/bpf/stackmap.c).
 
     When the kernel starts over from the first, the next is sought by its number. So each step leads
@@ -151,16 +151,19 @@ def _each_id(bpf_map: Map) -> Iterator[bytes]:
             yield key
             key = bpf_map.next_key(key)
         else:
-            key = _id_after(bpf_map, last)
+            key = yield from _id_after(bpf_map, last)
 
 
-def _id_after(bpf_map: Map, last: int) -> bytes | None:
+def _id_after(bpf_map: Map, last: int) -> Generator[None, None, bytes | None]:
+    """The id that follows `last`, which may be gone; None when there is none."""
     buckets = 1 << (bpf_map.info.max_entries - 1).bit_length()  # stack_map_alloc
     for number in range(last + 1, buckets):
         key = number.to_bytes(4, sys.byteorder)
         with contextlib.suppress(FileNotFoundError):
             bpf_map.lookup(key)
             return key
+        if number % _SLOTS == 0:
+            yield None
     return None
 
 
@@ -180,18 +183,23 @@ def has_key(bpf_map: Map, key: bytes) -> bool:
 
 def one_by_one(bpf_map: Map) -> Iterator[Batch]:
     """One entry at a time, for kernels and types without batches; some of them together."""
-    most = max(min(_BATCH_ENTRIES, _TOGETHER // max(bpf_map.key_size + bpf_map.stride, 1)), 1)
-    keys: list[bytes] = []
-    values: list[bytes] = []
+    most = max(min(_SLOTS, _TOGETHER // max(bpf_map.key_size + bpf_map.stride, 1)), 1)
+    if bpf_map.indexed:
+        slots = range(bpf_map.info.max_entries)
+        for first in range(0, len(slots), most):
+            yield _batch(bpf_map.filled(slots[first : first + most]))
+        return
+    pairs: list[tuple[bytes, bytes]] = []
     for number, key in enumerate(each_key(bpf_map), 1):
-        try:
-            values.append(bpf_map.lookup(key))
-            keys.append(key)
-        except FileNotFoundError:
-            pass
-        if len(keys) == most or number % _SLOTS == 0:
-            yield Batch(len(keys), b"".join(keys), b"".join(values))
-            keys.clear()
-            values.clear()
-    if keys:
-        yield Batch(len(keys), b"".join(keys), b"".join(values))
+        if key is not None:
+            with contextlib.suppress(FileNotFoundError):
+                pairs.append((key, bpf_map.lookup(key)))
+        if key is None or number % most == 0:
+            yield _batch(pairs)
+            pairs.clear()
+    yield _batch(pairs)
+
+
+def _batch(pairs: Sequence[tuple[bytes, bytes]]) -> Batch:
+    keys, values = zip(*pairs, strict=True) if pairs else ((), ())
+    return Batch(len(pairs), b"".join(keys), b"".join(values))

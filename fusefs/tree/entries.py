@@ -76,8 +76,12 @@ class Entry(ValueFile, KeyNode):
         return self.view.summed or super().fixed()
 
     def render(self, obj: Pinned) -> bytes:
+        return self.text(self.current(obj))
+
+    def current(self, obj: Pinned) -> bytes:
+        """The value now. Raises `gone()`."""
         try:
-            return self.text(self.look(as_map(obj)))
+            return self.look(as_map(obj))
         except FileNotFoundError:
             raise gone() from None
 
@@ -175,6 +179,13 @@ class KeyedMap:
             raise Refused("the map has no key of this name")
         return key
 
+    def spelled(self, name: str) -> bytes:
+        """The same for a name that is looked up. Raises FileNotFoundError when it spells none."""
+        try:
+            return self.key(name)
+        except Refused:
+            raise refusal(errno.ENOENT) from None
+
     def name(self, key: bytes) -> str:
         """The file name of a key."""
         return to_name(self.view.key, key)
@@ -190,7 +201,7 @@ class KeyedMap:
             # Who asks for one key often asks for those that follow it, next.
             ahead = known.most // 2
             with self.open() as bpf_map:
-                for keys, _values in self.pieces(bpf_map):
+                for keys, _values in self.named(bpf_map):
                     for key in split(keys, self.view.key_size):
                         known[key_digest(key)] = key
                         ahead -= digest in known
@@ -202,10 +213,7 @@ class KeyedMap:
 
     def find(self, name: str) -> Node:
         """The node of a key that the map has. Raises FileNotFoundError."""
-        try:
-            key = self.key(name)
-        except Refused:
-            raise refusal(errno.ENOENT) from None
+        key = self.spelled(name)
         node = self.node(key, self.name(key))
         with self.open() as bpf_map:
             value = self.look(bpf_map, key)
@@ -217,7 +225,7 @@ class KeyedMap:
         view = self.view
         mtime_ns = self.subject.status().st_mtime_ns
         with self.open() as bpf_map:
-            for keys, values in self.pieces(bpf_map):
+            for keys, values in self.named(bpf_map):
                 if not keys:
                     yield None
                     continue
@@ -237,21 +245,27 @@ class KeyedMap:
         node.found(value, mtime_ns)
 
     def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and their values, some at a time or none; of a large map one key, and no value."""
-        if self.view.large:
-            yield from ((key, b"") for key in bpf_map.each_key())
-            return
+        """Keys and their values, some at a time or none."""
         for batch in bpf_map.batches():
             yield from batch.pieces(self.view.key_size, self.view.stride, self.view.piece(_PIECE))
             if not batch.count:
                 yield b"", b""
 
+    def named(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
+        """The same for those who want keys: of a large map one key at a time, and no value."""
+        if not self.view.large:
+            return self.pieces(bpf_map)
+        return ((key or b"", b"") for key in bpf_map.each_key())
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the values that `pieces` gave last."""
+        return self.view.value
+
     def lines(self, bpf_map: Map) -> Iterator[str]:
         """All entries as JSON Lines, some at a time or none."""
-        view = self.view
-        for batch in bpf_map.batches():
-            for keys, values in batch.pieces(view.key_size, view.stride, view.piece(_PIECE)):
-                yield "".join(to_lines(view.key, view.value, keys, values))
+        for keys, values in self.pieces(bpf_map):
+            yield "".join(to_lines(self.view.key, self.codec, keys, values)) if keys else ""
 
     def counts(self, bpf_map: Map) -> Iterator[int]:
         """The number of entries, in parts that add up to it."""

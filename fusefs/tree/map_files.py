@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 from fusefs.tree.cgroup_slots import CgroupArray
@@ -63,8 +64,8 @@ _Maker = Callable[[Finder, Subject, MapView], Node]
 _MAKERS: Mapping[str, _Maker] = {
     "format": lambda finder, subject, view: FormatFile(finder.place, subject, view),
     "entries": lambda finder, subject, view: Entries(finder, TABLES),
-    "entries.jsonl": lambda finder, subject, view: EntriesJsonl(_keyed(finder, subject, view)),
-    "count": lambda finder, subject, view: Count(_keyed(finder, subject, view)),
+    "entries.jsonl": lambda *found: EntriesJsonl(found[1], _keyed(*found)),
+    "count": lambda *found: Count(found[1], _keyed(*found)),
     "head": lambda finder, subject, view: Head(subject, view),
     "push": lambda finder, subject, view: _PUSHES.get(_shape(view), Push)(subject, view),
     "records": lambda finder, subject, view: UnreadRecords(subject, view),
@@ -81,9 +82,10 @@ def _shape(view: MapView) -> Shape:
     return view.traits.shape
 
 
-def _keyed(finder: Finder, subject: Subject, view: MapView) -> KeyedMap:
+def _keyed(finder: Finder, subject: Subject, view: MapView) -> Callable[[], KeyedMap]:
     assert view.traits  # it has files
-    return TABLES[view.traits.shape](finder.place, subject, view, view.traits)
+    table = TABLES[view.traits.shape]
+    return functools.partial(table, finder.place, subject, view, view.traits)
 
 
 def map_files(finder: Finder, subject: Subject, view: MapView) -> dict[str, Node]:

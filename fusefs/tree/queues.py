@@ -114,23 +114,26 @@ class Push(WritableFile):
                     return [from_text(self.codec, text, zero)]
                 place = error.at if isinstance(error, Refused) else len(line.rstrip())
                 raise Refused(f"line {number}: {error}", at + place) from None
-            at += len(line)
+            at += len(line) + 1
         return values
 
 
 class BloomMap(KeyedMap):
-    """A bloom filter: a value that may have been added is a file, which says so."""
+    """A bloom filter: a value that may have been added is a file, which says so. It has no other
+    keys than its values."""
+
+    def key(self, name: str) -> bytes:
+        return from_name(self.view.value, name)
+
+    def name(self, key: bytes) -> str:
+        return to_name(self.view.value, key)
 
     def find(self, name: str) -> Node:
-        codec = self.view.value
-        try:
-            value = from_name(codec, name)
-        except Refused:
-            raise refusal(errno.ENOENT) from None
+        value = self.spelled(name)
         with self.open() as bpf_map:
             if not bpf_map.contains(value):
                 raise refusal(errno.ENOENT)
-        return FixedFile(self.subject, f"entries/{to_name(codec, value)}", b'"maybe"\n')
+        return FixedFile(self.subject, f"entries/{self.name(value)}", b'"maybe"\n')
 
     def nodes(self) -> Iterator[tuple[str, Node] | None]:
         return iter(())

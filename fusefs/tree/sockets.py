@@ -17,16 +17,16 @@ from fusefs.bpf.map import Map
 from fusefs.bpf.walk import has_key
 from fusefs.text.codec import Codec
 from fusefs.text.sockets import Known, Socket
-from fusefs.text.value import to_lines, to_text
+from fusefs.text.value import to_text
 from fusefs.tree.entries import Entry, KeyedMap, KeyNode
 from fusefs.tree.map_view import MapView
-from fusefs.tree.node import gone, refusal
+from fusefs.tree.node import refusal
 from fusefs.tree.seen_sockets import seen_sockets
-from fusefs.tree.values import as_map
 
 _COOKIE = 8  # bytes of a value that is one
 # Entries whose sockets are looked for together, at most: some 10 MiB of text about them.
 _TOGETHER = 1 << 14
+_NONE = Batch(0, b"", b"")
 # Entries that are written in one go; others wait so long.
 _PIECE = 256
 
@@ -48,18 +48,14 @@ class SocketEntry(Entry):
     def look(self, bpf_map: Map) -> bytes:
         return _look(bpf_map, self.key)
 
-    def render(self, obj: Pinned) -> bytes:
+    def text(self, value: bytes) -> bytes:
         codec = self.codec
-        try:
-            value = self.look(as_map(obj))
-        except FileNotFoundError:
-            raise gone() from None
         if isinstance(codec, Socket):
             codec = codec.by(seen_sockets.current)
         return to_text(codec, value).encode()
 
     def glance(self, obj: Pinned) -> bytes:
-        return super().render(obj)
+        return super().text(self.current(obj))
 
 
 def _look(bpf_map: Map, key: bytes) -> bytes:
@@ -93,14 +89,7 @@ class SocketMap(KeyedMap):
 
     def note(self, node: KeyNode, value: bytes, mtime_ns: int) -> None:
         if isinstance(node, SocketEntry):
-            node.see(to_text(self._listing_codec(), value).encode(), mtime_ns)
-
-    def lines(self, bpf_map: Map) -> Iterator[str]:
-        for keys, values in self.pieces(bpf_map):
-            if keys:
-                yield "".join(to_lines(self.view.key, self._listing_codec(), keys, values))
-            else:
-                yield ""
+            node.see(to_text(self.codec, value).encode(), mtime_ns)
 
     def counts(self, bpf_map: Map) -> Iterator[int]:
         return (batch.count for batch in self._batches(bpf_map))
@@ -120,7 +109,8 @@ class SocketMap(KeyedMap):
                 self._known = {cookie: one.members() for cookie, one in found.items()}
             yield from batch.pieces(size, stride, _PIECE)
 
-    def _listing_codec(self) -> Codec:
+    @property
+    def codec(self) -> Codec:
         codec = _codec(self.view)
         return codec.by(lambda cookies: self._known) if isinstance(codec, Socket) else codec
 
@@ -128,7 +118,8 @@ class SocketMap(KeyedMap):
         """The entries; their values are zeros where the kernel does not give them."""
         if bpf_map.stride == _COOKIE:
             return bpf_map.batches()
-        return (Batch(1, key, bytes(bpf_map.stride)) for key in bpf_map.each_key())
+        zero = bytes(bpf_map.stride)
+        return (Batch(1, key, zero) if key else _NONE for key in bpf_map.each_key())
 
 
 def _together(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -142,7 +133,7 @@ def _together(batches: Iterator[Batch]) -> Iterator[Batch]:
             yield _joined(gathered)
             gathered, count = [], 0
         else:
-            yield Batch(0, b"", b"")
+            yield _NONE
     yield _joined(gathered)
 
 

@@ -11,7 +11,7 @@ import errno
 import itertools
 import os
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -78,7 +78,7 @@ class LiveEntry(Entry):
         return {KEY_ATTRIBUTE: self._table.shown(self.key).encode()}
 
 
-class StorageMap(KeyedMap):
+class StorageMap(KeyedMap, ABC):
     """A local storage. A key is the name that `things` has for it, as bytes."""
 
     things: ClassVar[LiveKeys]
@@ -102,10 +102,7 @@ class StorageMap(KeyedMap):
             return LiveEntry(self, key, live.serial)
 
     def find(self, name: str) -> Node:
-        try:
-            key = self.key(name)
-        except Refused:
-            raise refusal(errno.ENOENT) from None
+        key = self.spelled(name)
         with self.open() as bpf_map, self.held(key, self.caller) as live:
             value = bpf_map.lookup(live.key)
         node = LiveEntry(self, key, live.serial)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fusefs.bpf.bpffs import Pinned
 from fusefs.tree.entries import KeyedMap
 from fusefs.tree.files import StreamFile
+from fusefs.tree.subject import Subject
 from fusefs.tree.values import as_map
 
 
@@ -15,12 +16,13 @@ class EntriesJsonl(StreamFile):
 
     __slots__ = ("_keyed",)
 
-    def __init__(self, keyed: KeyedMap) -> None:
-        super().__init__(keyed.subject, "entries.jsonl")
+    def __init__(self, subject: Subject, keyed: Callable[[], KeyedMap]) -> None:
+        """`keyed` makes what goes through the map, one for each reader."""
+        super().__init__(subject, "entries.jsonl")
         self._keyed = keyed
 
     def stream(self, obj: Pinned) -> Iterator[bytes]:
-        return (lines.encode() for lines in self._keyed.lines(as_map(obj)))
+        return (lines.encode() for lines in self._keyed().lines(as_map(obj)))
 
 
 class Count(StreamFile):
@@ -28,13 +30,13 @@ class Count(StreamFile):
 
     __slots__ = ("_keyed",)
 
-    def __init__(self, keyed: KeyedMap) -> None:
-        super().__init__(keyed.subject, "count")
+    def __init__(self, subject: Subject, keyed: Callable[[], KeyedMap]) -> None:
+        super().__init__(subject, "count")
         self._keyed = keyed
 
     def stream(self, obj: Pinned) -> Iterator[bytes]:
         count = 0
-        for number in self._keyed.counts(as_map(obj)):
+        for number in self._keyed().counts(as_map(obj)):
             count += number
             yield b""
         yield b"%d\n" % count

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.maps import dump, u32, u64
+from support.maps import dump, each_key, u32, u64
 from support.network import compile_program
 from support.sockets import Sockets, put, socket_map, sockets
 from support.stacks import Stacks, compile_library, loaded
@@ -52,7 +52,7 @@ def test_which_keys_a_sockhash_has(made: Sockets, value_size: int) -> None:
         for number in range(0, 40, 2):
             put(some, number, listener)
         assert [number for number in range(64) if has_key(some, u32(number))] == [*range(0, 40, 2)]
-        assert sorted(some.each_key()) == sorted(map(u32, range(0, 40, 2)))
+        assert sorted(each_key(some)) == sorted(map(u32, range(0, 40, 2)))
         for number in range(2, 40, 2):
             some.delete(u32(number))
         assert [number for number in range(64) if has_key(some, u32(number))] == [0]
@@ -64,7 +64,7 @@ def test_a_sockhash_while_each_key_is_deleted(made: Sockets) -> None:
         for number in range(200):
             some.update(u32(number), u64(listener.fileno()))
         given = []
-        for key in some.each_key():
+        for key in each_key(some):
             given.append(key)
             some.delete(key)
         assert sorted(given) == sorted(map(u32, range(200)))
@@ -76,7 +76,7 @@ def test_a_sockhash_that_changes_for_ever(made: Sockets) -> None:
     with socket_map(MapType.SOCKHASH) as some:
         put(some, 0, listener)
         with pytest.raises(OSError) as caught:
-            for number, key in enumerate(some.each_key(), 1):
+            for number, key in enumerate(each_key(some), 1):
                 some.delete(key)
                 put(some, number, listener)
         assert caught.value.errno == errno.EAGAIN
@@ -119,18 +119,28 @@ def test_ids_of_stacks_come_in_order_whatever_is_deleted(filled: Map, disturb: D
     assert len(every) > 100
     walked: list[int] = []
     given: list[bytes] = []
-    for key in filled.each_key():
+    for key in each_key(filled):
         walked.append(int.from_bytes(key, "little"))
         given.append(key)
         disturb(filled, key, given)
     assert walked == every
 
 
+def test_others_have_a_turn_while_the_next_stack_is_sought(filled: Map) -> None:
+    """Those before stay, and the one that it stands on and all behind are deleted."""
+    every = sorted(dump(filled), key=lambda key: int.from_bytes(key, "little"))
+    walk = filled.each_key()
+    assert [next(walk) for _ in range(20)] == every[:20]
+    for key in every[19:]:
+        filled.delete(key)
+    assert set(walk) == {None}
+
+
 def test_stacks_that_stay_are_given(filled: Map) -> None:
     """Those before are deleted, and the one that it stands on; the others stay."""
     every = sorted(int.from_bytes(key, "little") for key in dump(filled))
     walked = []
-    for number, key in enumerate(filled.each_key()):
+    for number, key in enumerate(each_key(filled)):
         walked.append(int.from_bytes(key, "little"))
         if number == 50:
             for gone in every[20:60]:

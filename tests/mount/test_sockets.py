@@ -124,8 +124,7 @@ def test_nothing_can_be_written(mounted: Mount, made: Sockets, kind: MapType) ->
 def test_a_frozen_map(mounted: Mount, made: Sockets, kind: MapType) -> None:
     sample = pinned(mounted, kind)
     put(sample, 1, one_for(made, kind))
-    if mounted.sh("echo 1 > sample/frozen").code:
-        return  # maps that cannot be frozen
+    assert mounted.sh("echo 1 > sample/frozen").code == 0
     assert "Operation not permitted" in mounted.sh("rm sample/entries/1").stderr
     assert in_it(sample) == [1]
 
@@ -267,6 +266,23 @@ def test_keys_that_stay_are_given_once_while_others_come_and_go(
             assert len(keys) == len(set(keys))
             assert staying <= set(keys)
             turns.more()
+
+
+def test_each_reader_has_the_sockets_that_it_has_come_to(mounted: Mount, made: Sockets) -> None:
+    """They are looked for in groups, and two readers are in different ones."""
+    count = 20_000
+    sample = pinned(mounted, MapType.SOCKMAP, max_entries=count)
+    first, last = made.listener(), made.listener()
+    for number in range(count):
+        put(sample, number, first if number < 17_000 else last)
+    with (mounted.path / "sample/entries.jsonl").open() as slow:
+        begun = slow.readline()
+        whole = (mounted.path / "sample/entries.jsonl").read_text()
+        assert begun + slow.read() == whole
+    values = [json.loads(line)["value"] for line in whole.splitlines()]
+    for value, one in ((values[0], first), (values[-1], last)):
+        assert value["local"] == text(one.getsockname())
+    assert len(values) == count
 
 
 def test_many_sockets(mounted: Mount, made: Sockets) -> None:

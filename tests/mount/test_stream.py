@@ -13,10 +13,11 @@ import pytest
 from support.maps import NO_PREALLOC, make_map, u32, u64
 from support.mounting import Mount
 
-from fusefs.bpf.map import Map
+from fusefs.bpf.map import Map, MapType
 
 ENTRIES = 200_000
 SOME = 20_000
+SLOTS = 500_000
 
 
 def filled(entries: int) -> Map:
@@ -110,11 +111,21 @@ def test_an_empty_map_has_no_lines(mounted: Mount) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["cat large/entries.jsonl", "cat large/count", "ls -U some/entries"]
+    "what",
+    [
+        "cat large/entries.jsonl",
+        "cat large/count",
+        "ls -U some/entries",
+        "cat sparse/entries.jsonl",
+        "cat sparse/count",
+        "ls -U sparse/entries",
+    ],
 )
 def test_others_are_served_meanwhile(mounted: Mount, large: Path, what: str) -> None:
     if "some" in what:
         mounted.pin("some", filled(SOME))
+    if "sparse" in what:  # nothing is in it, and there are no batches
+        mounted.pin("sparse", make_map(MapType.PROG_ARRAY, key=4, value=4, max_entries=SLOTS))
     name = mounted.path / "other/info"
     mounted.pin("other", make_map())
     name.read_text()

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from support.maps import NO_PREALLOC, make_map, u32
+from support.maps import NO_PREALLOC, each_key, make_map, u32
 from support.mounting import Mount
 
 from fusefs.bpf.map import Map, MapType
@@ -55,7 +55,7 @@ def test_prefixes_that_are_no_prefixes(mounted: Mount) -> None:
         result = mounted.sh(f"echo 1 > trie/entries/{name}")
         assert result.stderr.endswith("Invalid argument\n"), name
         assert mounted.error_log("trie") != ""
-    assert list(made.each_key()) == []
+    assert list(each_key(made)) == []
 
 
 def test_many_are_listed_and_removed(mounted: Mount) -> None:

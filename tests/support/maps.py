@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,11 @@ def u64(number: int) -> bytes:
 def value_of(bpf_map: Map, number: int) -> bytes:
     """A u64 value for the map; for a per-CPU map, the same for each CPU."""
     return u64(number) * (possible_cpus() if bpf_map.per_cpu else 1)
+
+
+def each_key(bpf_map: Map) -> Iterator[bytes]:
+    """All keys of a map, one at a time."""
+    return (key for key in bpf_map.each_key() if key is not None)
 
 
 def dump(bpf_map: Map) -> dict[bytes, bytes]:
