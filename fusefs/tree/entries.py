@@ -303,6 +303,7 @@ class KeyedMap:
         """Insert the new key, then delete the old one, so that the value is never absent."""
         if reason := self.traits.kept or self.traits.unset or self.traits.unmade:
             raise refusal(errno.EPERM, reason)
+        self.subject.open_by(caller).close()  # who moves a value has to have the right to read it
         key, new_key = self.key(name), self.new_key(new_name, flags)
         value = self.look(bpf_map, key)
         if new_key == key:

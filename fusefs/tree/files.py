@@ -78,7 +78,7 @@ class ObjectFile(File):
         """Whether the object has this file now."""
         return True
 
-    def remove(self) -> None:
+    def remove(self, caller: Caller) -> None:
         """Remove what the file shows."""
         raise refusal(errno.EPERM)
 

@@ -59,7 +59,7 @@ class ObjectDirectory(Directory):
         node = self.lookup(name)
         if not isinstance(node, ObjectFile):
             raise refusal(errno.EISDIR if isinstance(node, Directory) else errno.EPERM)
-        node.remove()
+        node.remove(caller)
 
     def files(self) -> dict[str, Node]:
         """The files of the object that is here now, by name."""

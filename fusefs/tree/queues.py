@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Incomplete, Refused
@@ -43,8 +44,9 @@ class Head(TextFile):
         except FileNotFoundError:
             raise gone() from None
 
-    def remove(self) -> None:
-        with self.subject.open() as obj:
+    def remove(self, caller: Caller) -> None:
+        # To pop is to read and to write.
+        with self.subject.open_by(caller) as obj:
             try:
                 if self._view.frozen(self.subject):
                     raise refusal(errno.EPERM, "the map is frozen")
@@ -105,7 +107,7 @@ class Push(WritableFile):
         zero = bytes(self.codec.size)
         values: list[bytes] = []
         at = 0
-        for number, line in enumerate(text.splitlines(keepends=True), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             try:
                 if line.strip():
                     values.append(from_text(self.codec, line, zero))

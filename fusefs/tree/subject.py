@@ -36,6 +36,14 @@ class Subject(ABC):
     def open(self) -> Pinned:
         """Open the object. Raises `gone()`; another OSError when the kernel does not open it."""
 
+    def open_by(self, caller: Caller) -> Pinned:
+        """Open the object to read and write it, if the kernel lets `caller` do so.
+
+        Raises PermissionError when it does not.
+        """
+        with acting_as(caller):
+            return self.open()
+
     def change(self, change: Change, caller: Caller) -> None:
         """Set owner, permission bits or times."""
         raise refusal(errno.EPERM)
@@ -61,12 +69,12 @@ class Place(ABC):
         """Which place it is; another after it was renamed."""
 
     @abstractmethod
-    def path(self) -> tuple[str, ...]:
-        """The names that lead to it from the root of the mount, as far as they are known."""
+    def path(self) -> tuple[str, ...] | None:
+        """The names that lead to it from the root of the mount; None while they are not known."""
 
     def settings(self) -> dict[str, str]:
         """The formats that are set for what is there."""
-        return self.context.formats.settings(self.where, self.path())
+        return self.context.formats.settings(self.where, self.path() or ())
 
     def remember(self, settings: Mapping[str, str]) -> None:
         """Keep formats that were set, for what is there and what will be."""
@@ -94,8 +102,9 @@ class PinPlace(Place):
             self._pin = Pin(self, status.st_ino)
         return self._pin
 
-    def path(self) -> tuple[str, ...]:
-        return (*self.directory.path(), self.name)
+    def path(self) -> tuple[str, ...] | None:
+        path = self.directory.path()
+        return None if path is None else (*path, self.name)
 
     @property
     def where(self) -> tuple[int, str]:

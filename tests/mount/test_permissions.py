@@ -94,7 +94,11 @@ def test_a_pin_that_others_may_only_write(mount: Mount) -> None:
     assert nobody(mount, "echo 5 > sample/entries/1").code == 0
     for command in READS:
         assert nobody(mount, command).stderr.endswith(DENIED), command
+    # To move a value is to read it, which bpf(2) refuses to who opened the map to write alone.
+    assert nobody(mount, "mv sample/entries/1 sample/entries/2").stderr.endswith(DENIED)
     assert dump(sample) == {u32(1): u64(5)}
+    assert nobody(mount, "rm -f sample/entries/1").code == 0
+    assert dump(sample) == {}
 
 
 @pytest.mark.parametrize("groups", [f"--groups={GROUP}", "--clear-groups"])

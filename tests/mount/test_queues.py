@@ -161,8 +161,24 @@ def test_pushing_and_popping_asks_for_the_right_to_write(mounter: Callable[..., 
         os.chmod(mount.source / "sample", 0o622)
         eventually("it cannot be read", lambda: nobody(mount, "cat sample/head").code)
         assert nobody(mount, "cat sample/head").stderr.endswith(DENIED)
-        assert nobody(mount, "echo 8 > sample/push; rm -f sample/head").code == 0
+        assert nobody(mount, "echo 8 > sample/push").code == 0
+        # To pop is to read: bpf(2) refuses it to who opened the map to write alone.
+        assert nobody(mount, "rm -f sample/head").stderr.endswith(DENIED)
+        os.chmod(mount.source / "sample", 0o626)
+        eventually("it can be read", lambda: nobody(mount, "cat sample/head").code == 0)
+        assert nobody(mount, "rm -f sample/head").code == 0
         assert drained(queue) == [8]
+
+
+def test_a_string_is_no_end_of_a_line(mounted: Mount) -> None:
+    """Only a newline is: others that Unicode has are part of a text."""
+    queue = mounted.pin("sample", keyless(MapType.QUEUE))
+    assert mounted.sh("echo 'value: str' > sample/format").code == 0
+    text = '"a\u2028b"\n"c\x85"\n'
+    assert mounted.sh("cat > sample/push", given=text.encode()).code == 0
+    assert [queue.pop() for _ in range(2)] == [
+        value.encode().ljust(8, b"\0") for value in ("a\u2028b", "c\x85")
+    ]
 
 
 # Bloom filters.
