@@ -118,7 +118,7 @@ class _Window:
 
         No more than the size of the ring, and the place is below that.
         """
-        if not self._start <= place <= place + length <= self._end:
+        if not self._start <= place < place + length <= self._end:
             self.close()
             start = place - place % mmap.PAGESIZE
             end = min(max(start + _WINDOW, place + length), 2 * self._size)

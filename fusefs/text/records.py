@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 
 from fusefs.text.codec import Codec, Column, Texts, scalar, unpacked
+from fusefs.text.composite import Composite
 from fusefs.text.errors import Refused, clip, refusal
 from fusefs.text.parse import Mapping, Node, Scalar, Sequence
 from fusefs.text.strings import CharArray, Raw
@@ -63,16 +64,31 @@ class Records(Codec):
         try:
             return self.of_text(node, path)
         except Refused:
-            data = _digits(node)
+            data = self.digits(node)
             if data is None:
                 raise
             return data
+
+    def digits(self, node: Node) -> bytes | None:
+        """The bytes that hexadecimal digits give, or None for what is none of them. They are in
+        quotes where others could be meant."""
+        if not isinstance(node, Scalar) or not (node.quoted or self.bare):
+            return None
+        try:
+            return bytes.fromhex(node.text)
+        except ValueError:
+            return None
+
+    @property
+    def bare(self) -> bool:
+        """Whether a word that is no record of a type can be nothing but hexadecimal digits."""
+        return self.item is None or isinstance(self.item, Composite)
 
     def of_text(self, node: Node, path: str) -> bytes:
         """A record of what has a type, or else of the length that the text alone tells."""
         if self.item:
             return self.item.encode(node, bytes(self.item.size), path)
-        wanted = "hexadecimal digits, two for each byte"
+        wanted = "hexadecimal digits, two for each byte" + ("" if self.bare else ", in quotes")
         text = scalar(node, path, wanted)
         raise refusal(path, f"expected {wanted}, got {clip(text)!r}", node.at)
 
@@ -80,17 +96,11 @@ class Records(Codec):
         return _ANY.begins(token) or bool(self.item and self.item.begins(token))
 
 
-def _digits(node: Node) -> bytes | None:
-    """The bytes that hexadecimal digits give, or None for what is none of them."""
-    try:
-        return bytes.fromhex(node.text) if isinstance(node, Scalar) else None
-    except ValueError:
-        return None
-
-
 class SizedRecords(Records):
     """Records that a format makes something of by their length, whatever that is: an integer has as
-    many bytes as the record."""
+    many bytes as the record, and alone does not tell how many."""
+
+    bare = False
 
     def __init__(self, form: Callable[[Codec], Codec]) -> None:
         """`form` makes the codec of bytes without a type that of the format. Raises `Refused` for a

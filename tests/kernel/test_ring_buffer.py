@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -254,21 +255,48 @@ def _sizes_of_mappings() -> Iterator[int]:
             yield end - start
 
 
-@pytest.mark.parametrize("moved", [4, 8, -8, SMALL * 4])
-def test_a_position_that_cannot_be_is_an_error_or_nothing(made: Rings, moved: int) -> None:
-    """A consumer can write what it likes to its page."""
+def test_there_is_no_less_than_a_record(made: Rings) -> None:
+    made.put(b"first", b"second")
+    for _ in range(2):
+        with RingBuffer(made.map("small")) as ring:
+            batch = ring.front(0)
+            assert batch and batch.records == [b"first"]
+            assert ring.front(1) == batch
+
+
+@contextlib.contextmanager
+def consumer_at(ring: RingBuffer, moved: int) -> Iterator[None]:
+    """As if somebody had moved the consumer's position: they can write what they like there."""
+    start = ring.consumer
+    ring._consumer.set((start + moved) % (1 << 64))
+    try:
+        yield
+    finally:
+        ring._consumer.set(start)
+
+
+@pytest.mark.parametrize("moved", [8, SMALL * 4, -8], ids=["busy", "ahead", "far ahead"])
+def test_from_a_position_that_cannot_be_nothing_is_read(made: Rings, moved: int) -> None:
     made.put(bytes([255]) * 48)
-    small = made.map("small")
-    with RingBuffer(small, consuming=True) as ring:
-        start = ring.consumer
-        try:
-            ring._consumer.set(start + moved if start + moved >= 0 else start + SMALL * 4)
-            try:
-                assert list(ring.unread()) in ([], [[]])
-            except OSError as error:
-                assert error.errno == errno.EIO
-        finally:
-            ring._consumer.set(start)
+    with (
+        RingBuffer(made.map("small"), consuming=True) as ring,
+        consumer_at(ring, moved),
+    ):
+        assert list(ring.unread()) == []
+        assert ring.front(SMALL) is None
+
+
+@pytest.mark.parametrize("moved", [4, 8], ids=["unaligned", "too long"])
+def test_what_is_no_record_is_an_error(made: Rings, moved: int) -> None:
+    made.put(bytes([0, 0, 255, 0]) * 12)
+    with (
+        RingBuffer(made.map("small"), consuming=True) as ring,
+        consumer_at(ring, moved),
+    ):
+        for read in (lambda: list(ring.unread()), lambda: ring.front(SMALL)):
+            with pytest.raises(OSError, match="not where a record begins") as caught:
+                read()
+            assert caught.value.errno == errno.EIO
 
 
 def test_frozen_rings_are_read_and_not_consumed() -> None:

@@ -37,6 +37,7 @@ def received(made: Rings) -> list[bytes]:
         ("0a 0B 0c", [b"\n\x0b\x0c"]),
         ('""', [b""]),
         ("61\n6263\n\n646566", [b"a", b"bc", b"def"]),
+        ("", []),
         ("00" * 3000, [bytes(3000)]),
     ],
 )
@@ -89,6 +90,18 @@ def test_typed_records_are_pushed(mounted: Mount, made: Rings) -> None:
     assert third == b"abc"
     assert mounted.sh("cat > maps/user/push", given=text).code == 1
     assert received(made) == []
+
+
+def test_a_number_alone_is_no_record(mounted: Mount, made: Rings) -> None:
+    """It does not tell how many bytes it has, and its digits are not taken for others."""
+    for name, text in (("uint", "10"), ("be", "1234"), ("ktime", "123456789012345678901234")):
+        assert mounted.sh(f"echo 'value: {name}' > maps/user/format").code == 0
+        assert mounted.sh(f"echo {text} > maps/user/push").stderr.endswith("Invalid argument\n")
+    mounted.sh("echo 'value: uint' > maps/user/format; echo 10 > maps/user/push")
+    assert "hexadecimal digits, two for each byte, in quotes" in mounted.error_log("maps/user")
+    assert received(made) == []
+    assert mounted.sh("echo '\"0a00\"' > maps/user/push").code == 0
+    assert received(made) == [b"\n\0"]
 
 
 def test_it_cannot_be_read(mounted: Mount, made: Rings) -> None:
