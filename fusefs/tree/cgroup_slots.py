@@ -59,6 +59,10 @@ class CgroupArray(LinkedMap):
         self.set(bpf_map, key, os.fsdecode(value), Existence.ANY, caller)
 
     def delete(self, bpf_map: Map, key: bytes) -> None:
-        # Somebody else may have emptied it, and then it is not there any more either.
-        self.place.context.cgroups.pop((bpf_map.info.id, key), None)
-        super().delete(bpf_map, key)
+        known = self.place.context.cgroups
+        try:
+            super().delete(bpf_map, key)
+        except FileNotFoundError:
+            known.pop((bpf_map.info.id, key), None)  # somebody else has emptied it
+            raise
+        known.pop((bpf_map.info.id, key), None)

@@ -80,6 +80,14 @@ def test_info_says_what_is_not_shown(mounted: Mount, cgroup: Path) -> None:
     assert "the kernel does not tell what is in the slots" in said
 
 
+def test_a_slot_that_cannot_be_cleared_is_shown_still(mounted: Mount, cgroup: Path) -> None:
+    mounted.pin("groups", cgroup_array()).close()
+    commands = f"cd groups; ln -s {cgroup} entries/3; echo 1 > frozen; rm -f entries/3; ls entries"
+    result = mounted.sh(commands)
+    assert "Operation not permitted" in result.stderr
+    assert result.stdout == "3\n"
+
+
 def test_what_is_no_cgroup_is_refused(mounted: Mount, cgroup: Path) -> None:
     mounted.pin("groups", cgroup_array())
     for target, why in {
