@@ -95,14 +95,16 @@ class Directory:
             self._fd = _open_name(parent._fd, path, os.O_DIRECTORY)
         self.inode = os.fstat(self._fd).st_ino
         self.place = (parent, path) if parent else None
+        self._is_top = parent is None
 
-    def path(self) -> tuple[str, ...]:
-        """The names that lead to it from the directory that was opened by a path; as far as they
-        are known, once it has moved."""
+    def path(self) -> tuple[str, ...] | None:
+        """The names that lead to it from the directory that was opened by a path; None while they
+        are not known, since something on the way has moved."""
         if self.place is None:
-            return ()
+            return () if self._is_top else None
         parent, name = self.place
-        return (*parent.path(), name)
+        path = parent.path()
+        return None if path is None else (*path, name)
 
     def moved(self) -> bool:
         """Whether it, or one above it, is no longer where it was found. Says so once.

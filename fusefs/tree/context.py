@@ -20,9 +20,9 @@ class Context:
     """The bpffs directory that is shown and the absolute path where it is; the logs of refused
     operations, and the formats of maps.
 
-    `links` are symbolic links that a tool made to rename them, by their place and name; `cgroups`
-    the directories of cgroups that slots were set to, by map id and key. `followed` are the ids of
-    the rings whose records somebody reads as they come.
+    `links` are symbolic links that a tool made to rename them, by where they are and their names;
+    `cgroups` the directories of cgroups that slots were set to, by map id and key. `followed` are
+    the ids of the rings whose records somebody reads as they come.
     """
 
     root: bpffs.Directory

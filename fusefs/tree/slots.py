@@ -5,10 +5,13 @@ Each is a symbolic link to the object in `.by-id/`; making one sets the slot, as
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import stat
 import sys
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import ClassVar
 
 from fusefs.bpf import names
@@ -25,6 +28,7 @@ from fusefs.tree.targets import open_target, text_to
 # What a map has to have in common with those that a map of maps was made for (bpf_map_meta_equal in
 # kernel/bpf/map_in_map.c; array_map_meta_equal in arraymap.c for the last one).
 _ALIKE = ("type", "key_size", "value_size", "map_flags", "max_entries")
+_BATCHES = 16  # so many are searched for one that is in it
 
 
 class Slot(Symlink, KeyNode):
@@ -73,7 +77,7 @@ class ScratchLink(Symlink):
         self._name = name
 
     def target(self) -> str:
-        target = self._table.scratch.get((self._table.place, self._name))
+        target = self._table.scratch.get((self._table.place.where, self._name))
         if target is None:
             raise gone()
         return target
@@ -85,7 +89,7 @@ class ScratchLink(Symlink):
         return attributes
 
 
-class LinkedMap(KeyedMap):
+class LinkedMap(KeyedMap, ABC):
     """A map whose entries are symbolic links."""
 
     @abstractmethod
@@ -103,8 +107,8 @@ class LinkedMap(KeyedMap):
         """Refuse a target that is nothing for a slot."""
 
     @property
-    def scratch(self) -> dict[tuple[object, str], str]:
-        """The targets of scratch links, by place and name."""
+    def scratch(self) -> dict[tuple[Hashable, str], str]:
+        """The targets of scratch links, by where they are and their names."""
         return self.place.context.links
 
     def node(self, key: bytes, name: str) -> KeyNode:
@@ -112,7 +116,7 @@ class LinkedMap(KeyedMap):
 
     def is_scratch(self, name: str) -> bool:
         """Whether there is a scratch link of this name."""
-        return (self.place, name) in self.scratch
+        return (self.place.where, name) in self.scratch
 
     def find(self, name: str) -> Node:
         if self.is_scratch(name):
@@ -122,37 +126,39 @@ class LinkedMap(KeyedMap):
     def link(self, bpf_map: Map, name: str, target: str, caller: Caller) -> None:
         if looks_scratch(name):
             self.check(bpf_map, target, caller)
-            self.scratch[self.place, name] = target
+            self.scratch[self.place.where, name] = target
         else:
             self.set(bpf_map, self.key(name), target, Existence.NOEXIST, caller)
 
     def remove(self, bpf_map: Map, name: str) -> None:
-        if self.scratch.pop((self.place, name), None) is None:
+        if self.scratch.pop((self.place.where, name), None) is None:
             super().remove(bpf_map, name)
 
     def rename(
         self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
     ) -> None:
-        target = self.scratch.get((self.place, name))
+        target = self.scratch.get((self.place.where, name))
         if target is None:
             super().rename(bpf_map, name, new_name, flags, caller)
             return
         key = self.new_key(new_name, flags)
         self.set(bpf_map, key, target, existence_of(flags), caller)
-        del self.scratch[self.place, name]
+        del self.scratch[self.place.where, name]
 
 
-class MapOfObjects(LinkedMap):
+class MapOfObjects(LinkedMap, ABC):
     """A map whose values are objects: ids when they are read, descriptors when they are set."""
 
     kind: ClassVar[type[Map] | type[Program]]
 
     @property
-    def _base(self) -> tuple[str, ...]:
-        return (*self.place.path(), "entries")
+    def _base(self) -> tuple[str, ...] | None:
+        path = self.place.path()
+        return None if path is None else (*path, "entries")
 
     def text(self, value: bytes) -> str:
-        return text_to(self._base, self.kind, int.from_bytes(value, sys.byteorder))
+        number = int.from_bytes(value, sys.byteorder)
+        return text_to(self.place.context, self._base, self.kind, number)
 
     @abstractmethod
     def misfit(self, bpf_map: Map, obj: Pinned) -> str:
@@ -200,16 +206,21 @@ class MapOfMaps(MapOfObjects):
     def misfit(self, bpf_map: Map, obj: Pinned) -> str:
         """The kernel does not tell what the map was made for; one that is in it is an example."""
         general = "a map fits whose type, sizes and flags are those that this one was made for"
-        for batch in bpf_map.batches():
-            for _key, value in batch.pairs(self.view.key_size, self.view.stride):
-                with Map.from_id(int.from_bytes(value, sys.byteorder)) as other:
-                    for field in _ALIKE:
-                        given, wanted = getattr(obj.info, field), getattr(other.info, field)
-                        if given != wanted:
-                            shown = _shown(field, given), _shown(field, wanted)
-                            return f"its {field} is {shown[0]}, and those here have {shown[1]}"
-                return general
+        with contextlib.suppress(FileNotFoundError):  # it was taken out meanwhile
+            for batch in itertools.islice(bpf_map.batches(), _BATCHES):
+                for _key, value in batch.pairs(self.view.key_size, self.view.stride):
+                    with Map.from_id(int.from_bytes(value, sys.byteorder)) as other:
+                        return _difference(obj, other) or general
         return general
+
+
+def _difference(given: Pinned, wanted: Pinned) -> str:
+    for field in _ALIKE:
+        one, other = getattr(given.info, field), getattr(wanted.info, field)
+        if one != other:
+            one, other = _shown(field, one), _shown(field, other)
+            return f"its {field} is {one}, and those here have {other}"
+    return ""
 
 
 def _shown(field: str, value: int) -> object:

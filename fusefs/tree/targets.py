@@ -36,13 +36,16 @@ def parse_id(text: str) -> int | None:
     return int(text) if plain and len(text) <= 10 and int(text) < 1 << 32 else None
 
 
-def text_to(base: Sequence[str], kind: type[Pinned], object_id: int) -> str:
+def text_to(
+    context: Context, base: Sequence[str] | None, kind: type[Pinned], object_id: int
+) -> str:
     """The text of a symbolic link in the directory `base` of the mount that leads to an object. It
-    is relative, and so good wherever the mount is seen."""
-    return "/".join((*[".."] * len(base), *path_by_id(kind, object_id)))
+    is relative, and so good wherever the mount is seen, unless it is not known where that is."""
+    to_root = [context.mountpoint] if base is None else [".."] * len(base)
+    return "/".join((*to_root, *path_by_id(kind, object_id)))
 
 
-def open_target(context: Context, base: Sequence[str], text: str, caller: Caller) -> Pinned:
+def open_target(context: Context, base: Sequence[str] | None, text: str, caller: Caller) -> Pinned:
     """Open the object to which a symbolic link of this text would lead, were it in the directory
     `base` of the mount; with the caller's rights.
 
@@ -70,7 +73,7 @@ def open_target(context: Context, base: Sequence[str], text: str, caller: Caller
         raise
 
 
-def _names(context: Context, base: Sequence[str], text: str) -> list[str]:
+def _names(context: Context, base: Sequence[str] | None, text: str) -> list[str]:
     """The names that lead from the root of the mount to where a link leads."""
     if text.startswith("/"):
         path = posixpath.normpath("/" + text.lstrip("/"))
@@ -78,6 +81,8 @@ def _names(context: Context, base: Sequence[str], text: str) -> list[str]:
         if path != below and not path.startswith(f"{below}/"):
             raise Refused(f"{clip(text)} is not in this mount, which is {below}")
         path = path.removeprefix(below)
+    elif base is None:
+        raise Refused("this directory was moved, and where to is not known: look it up again")
     else:
         # As any symbolic link, it begins at the directory that it is in.
         path = posixpath.normpath(posixpath.join("/", *base, text))

@@ -13,6 +13,7 @@ from support.mounting import Mount
 from support.network import compile_program
 from support.running import run
 from support.shell import checked
+from support.standing import standing
 from support.users import DENIED, nobody
 from support.waiting import eventually
 
@@ -225,6 +226,31 @@ def test_a_frozen_map_of_maps(mounted: Mount, inner: Map) -> None:
         assert result.stderr.endswith("Operation not permitted\n"), command
         assert "the map is frozen" in mounted.error_log("outer")
     assert held(outer) == {0: inner.info.id}
+
+
+def test_links_after_a_directory_was_moved_in_bpffs(mounted: Mount) -> None:
+    """Who stands in it may stay; what is meant by `..` is not known until it is looked up again."""
+    for path in ("deep/directory", "directory"):
+        os.makedirs(mounted.source / path, exist_ok=True)
+    fits = make_map(MapType.ARRAY, max_entries=8)
+    wrong = mounted.pin("inner", make_map(MapType.ARRAY, max_entries=8))
+    right = mounted.pin("deep/directory/inner", fits)
+    outer = mounted.pin("deep/directory/outer", map_of_maps(MapType.ARRAY_OF_MAPS, fits))
+    outer.update(u32(1), u32(right.fd))
+    with standing(mounted.path / "deep/directory/outer/entries") as shell:
+        assert shell("ls") == "1\n"
+        os.rename(mounted.source / "deep/directory", mounted.source / "directory")
+        eventually("it is seen", lambda: mounted.sh("ls deep/directory").code)
+        said, code = shell.run("ln -s ../../inner 2")
+        assert (code, "Invalid argument" in said) == (1, True)
+        target = f".by-id/maps/{right.info.id}"
+        eventually("it is", lambda: shell("readlink 1") == f"{mounted.path}/{target}\n", 1)
+        assert shell("cat 1/info") == mounted.sh("cat directory/inner/info").stdout
+        assert held(outer) == {1: right.info.id}
+        assert "this directory was moved" in mounted.error_log("directory/outer")
+    assert mounted.sh("readlink directory/outer/entries/1").stdout == f"../../../{target}\n"
+    assert mounted.sh("cd directory/outer/entries; ln -s ../../inner 2").code == 0
+    assert held(outer)[2] == right.info.id != wrong.info.id
 
 
 def test_what_a_user_may_not_open_is_no_target(mounter: Callable[..., Mount]) -> None:
