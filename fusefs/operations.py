@@ -48,6 +48,9 @@ Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 _POLLED = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 
+_KINDS = {Directory: stat.S_IFDIR, Symlink: stat.S_IFLNK, File: stat.S_IFREG}
+
+
 def request(handler: Handler[P, R]) -> Handler[P, R]:
     """Let a handler fail with nothing but an errno.
 
@@ -458,7 +461,7 @@ def _fill(entry: EntryAttributes, number: int, attributes: Attributes) -> None:
 def _fill_unknown(entry: EntryAttributes, inode: Inode) -> None:
     """What a listing says of a child whose attributes cannot be had: who asks for them is told
     why, and the other children are listed all the same."""
-    kind = stat.S_IFDIR if isinstance(inode.node, Directory) else stat.S_IFREG
+    kind = next(mode for node, mode in _KINDS.items() if isinstance(inode.node, node))
     _fill(entry, inode.number, Attributes(kind, 0, 0, 0, 0, 0))
     entry.entry_timeout = entry.attr_timeout = 0
 

@@ -114,6 +114,8 @@ class _Poll:
                     self.client.notify()
         except OSError as error:
             log.debug("a poll could not be answered: %s", error)
+        except Exception:  # it would end the mount
+            log.exception("a poll could not be answered")
         finally:
             trio.lowlevel.notify_closing(self._fd)
             os.close(self._fd)

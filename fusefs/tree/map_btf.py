@@ -40,27 +40,28 @@ class MapBtf:
         # struct_ops: the value is a struct of the kernel or of one of its modules.
         self.kernel_value_id: int = info.btf_vmlinux_value_type_id
         self.key = key_codec(bpf_map) or self.key
-        for compile_one in (self._compile_key, self._compile_value):
+        types = (self._compile_key, info.key_size), (self._compile_value, info.value_size)
+        for compile_one, size in types:
             try:
-                compile_one(info.key_size, info.value_size)
+                compile_one(size)
             except (BtfError, PermissionError) as error:
                 self.problem = f"the BTF of this map cannot be read: {error}"
         if bpf_map.prefixes:
             self.key = lpm_codec(self.key)
         self.value = value_codec(bpf_map) or self.value
 
-    def _compile_key(self, key_size: int, value_size: int) -> None:
+    def _compile_key(self, size: int) -> None:
         if self.key_id and (btf := self.own()):
-            self.key, self.key_type = _fitting(btf, self.key_id, key_size)
+            self.key, self.key_type = _fitting(btf, self.key_id, size)
 
-    def _compile_value(self, key_size: int, value_size: int) -> None:
+    def _compile_value(self, size: int) -> None:
         if self.value_id and (btf := self.own()):
-            self.value, self.value_type = _fitting(btf, self.value_id, value_size)
+            self.value, self.value_type = _fitting(btf, self.value_id, size)
             value_type = btf.type(self.value_id)
             if isinstance(value_type, DataSection):
                 self.section = value_type.name
         if kernel := self.kernel():
-            self.value, self.value_type = _fitting(kernel, self.kernel_value_id, value_size)
+            self.value, self.value_type = _fitting(kernel, self.kernel_value_id, size)
 
     def own(self) -> Btf | None:
         """The map's own BTF, or None without any. Raises BtfError."""

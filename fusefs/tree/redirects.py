@@ -46,7 +46,8 @@ def _taken(value: bytes, caller: Caller) -> Iterator[bytes]:
             if error.errno not in (errno.EINVAL, errno.ENOMEM):
                 raise
             kind = "an XDP program made for this kind of map (SEC xdp/devmap or xdp/cpumap)"
-            raise Refused(f"the kernel refuses it; prog_id has to be {kind}") from None
+            reason = f"there is no such interface, or prog_id is not {kind}"
+            raise Refused(f"the kernel refuses it: {reason}") from None
 
 
 class RedirectEntry(Entry):

@@ -212,7 +212,7 @@ def test_a_program_by_its_id(
     assert in_it(made) == {0: (first, fits), 1: (first, fits)}
     refused = mounted.sh(f"echo '{{\"prog_id\": {other}}}' > sample/entries/1")
     assert refused.stderr.endswith("Invalid argument\n")
-    assert "prog_id has to be an XDP program made for" in mounted.error_log("sample")
+    assert "or prog_id is not an XDP program made for" in mounted.error_log("sample")
     assert mounted.sh("echo '{\"prog_id\": 0}' > sample/entries/1").code == 0
     assert in_it(made) == {0: (first, fits), 1: (first, 0)}
     assert mounted.sh("mv sample/entries/0 sample/entries/1").code == 0
