@@ -14,6 +14,7 @@ import pyfuse3
 import trio
 
 from fusefs.bpf import bpffs, libc
+from fusefs.bpf.mounts import mounts
 from fusefs.bpf.syscall import may_use_bpf
 from fusefs.operations import Operations
 from fusefs.options import TYPE
@@ -32,13 +33,7 @@ class MountError(Exception):
 
 def mounted_types(mountpoint: str) -> list[str]:
     """The types of the file systems mounted on `mountpoint`, the topmost last."""
-    types = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields, _, rest = line.partition(b" - ")
-        path = fields.split()[4].decode("unicode_escape").encode("latin-1")
-        if path == os.fsencode(mountpoint):
-            types.append(rest.split()[0].decode())
-    return types
+    return [each.kind for each in mounts() if each.mountpoint == mountpoint]
 
 
 def check_privilege() -> None:

@@ -1,6 +1,6 @@
 """cgroups: the directories of the cgroup2 file system, for maps whose keys or values they are.
 
-Source: Documentation/admin-guide/cgroup-v2.rst, proc_pid_mountinfo(5).
+Source: Documentation/admin-guide/cgroup-v2.rst.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from fusefs.bpf.libc import open_beneath
+from fusefs.bpf.mounts import mounts
 
 _FOR_ALL = stat.S_IROTH | stat.S_IXOTH
 
 
 def hierarchy() -> str | None:
     """Where the whole of the cgroup2 hierarchy is mounted, or None where it is not."""
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields, _, rest = line.partition(b" - ")
-        _id, _parent, _device, root, mountpoint, *_ = fields.split()
-        if rest.split()[0] == b"cgroup2" and root == b"/":
-            return os.fsdecode(mountpoint.decode("unicode_escape").encode("latin-1"))
-    return None
+    whole = (each for each in mounts() if each.kind == "cgroup2" and each.root == "/")
+    first = next(whole, None)
+    return first.mountpoint if first else None
 
 
 def open_cgroup(path: str) -> int:
