@@ -13,19 +13,28 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """A mount: what is mounted, as a path in its file system, where, and the type of that."""
+    """A mount: what is mounted, as a path in its file system, where, and the type of that; and
+    whether nothing can be changed there."""
 
     root: str
     mountpoint: str
     kind: str
+    read_only: bool
 
 
 def mounts() -> Iterator[Mounted]:
     """All mounts, each after those that it is on top of."""
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields, _, rest = line.partition(b" - ")
-        _id, _parent, _device, root, mountpoint, *_ = fields.split()
-        yield Mounted(_plain(root), _plain(mountpoint), rest.split()[0].decode())
+        _id, _parent, _device, root, mountpoint, options, *_ = fields.split()
+        kind, _source, of_all = rest.split()
+        read_only = b"ro" in (*options.split(b","), *of_all.split(b","))
+        yield Mounted(_plain(root), _plain(mountpoint), kind.decode(), read_only)
+
+
+def is_read_only(mountpoint: str) -> bool:
+    """Whether what is mounted at a place is mounted read-only; the topmost there."""
+    return [each.read_only for each in mounts() if each.mountpoint == mountpoint][-1:] == [True]
 
 
 def _plain(path: bytes) -> str:

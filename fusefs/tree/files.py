@@ -78,6 +78,11 @@ class ObjectFile(File):
         """Whether the object has this file now."""
         return True
 
+    @property
+    def listed(self) -> bool:
+        """Whether those see it who look at all that is there; others know its name."""
+        return True
+
     def remove(self, caller: Caller) -> None:
         """Remove what the file shows."""
         raise refusal(errno.EPERM)

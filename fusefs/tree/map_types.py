@@ -80,7 +80,11 @@ MAP_TYPES: dict[int, Traits] = {
     MapType.DEVMAP: Traits(Shape.DEVICES),
     MapType.DEVMAP_HASH: Traits(Shape.DEVICES),
     MapType.CPUMAP: Traits(Shape.CPUS),
-    MapType.RINGBUF: Traits(Shape.RECORDS),
+    MapType.RINGBUF: Traits(
+        Shape.RECORDS,
+        hidden="none, but records: `records` shows those that lie unread in the ring, "
+        "and `records_pipe`, which is not listed, takes them out as they come",
+    ),
     MapType.USER_RINGBUF: Traits(Shape.USER_RECORDS),
     MapType.QUEUE: _QUEUE,
     MapType.STACK: _QUEUE,

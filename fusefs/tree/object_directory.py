@@ -53,7 +53,7 @@ class ObjectDirectory(Directory):
         return node
 
     def children(self) -> Iterator[tuple[str, Node]]:
-        return ((name, node) for name, node in self.files().items() if _present(node))
+        return ((name, node) for name, node in self.files().items() if _listed(node))
 
     def unlink(self, name: str, caller: Caller) -> None:
         node = self.lookup(name)
@@ -78,6 +78,10 @@ class ObjectDirectory(Directory):
 def _present(node: Node) -> bool:
     """Whether the object has this child now."""
     return not isinstance(node, ObjectFile) or node.present()
+
+
+def _listed(node: Node) -> bool:
+    return not isinstance(node, ObjectFile) or (node.listed and node.present())
 
 
 def _files(finder: Finder, found: Found) -> dict[str, Node]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
+from fusefs.bpf.mounts import is_read_only
 from fusefs.bpf.ring_buffer import Batch, RingBuffer, UserRingBuffer
 from fusefs.text.records import Records, record_lines
 from fusefs.tree.files import ObjectFile, StreamFile
@@ -55,13 +56,20 @@ class UnreadRecords(StreamFile):
 
 class RecordsPipe(ObjectFile):
     """`records_pipe`: the records one after the other, as they come. Who reads it consumes them,
-    and waits for more when there are none. Only one can have it open at a time."""
+    and waits for more when there are none. Only one can have it open at a time.
+
+    It is not listed: those who read all that there is, as grep -r, are to change nothing.
+    """
 
     __slots__ = ("view",)
 
     def __init__(self, subject: Subject, view: MapView) -> None:
         super().__init__(subject, "records_pipe")
         self.view = view
+
+    @property
+    def listed(self) -> bool:
+        return False
 
     def permissions(self, status: os.stat_result) -> int:
         # To consume is to write to the map: it takes the right to read its pin and to write it.
@@ -75,6 +83,8 @@ class RecordsPipe(ObjectFile):
 
     def open(self, flags: int, caller: Caller) -> Handle:
         check_access(self.permissions(self.subject.status()), flags)
+        if is_read_only(self.subject.context.mountpoint):
+            raise refusal(errno.EROFS)
         obj = self.subject.open()
         try:
             return Following(self, as_map(obj), waits=not flags & os.O_NONBLOCK)
@@ -157,7 +167,8 @@ class Following(Handle):
 
 
 class RecordsPush(Push):
-    """`push` of a ring that programs drain: a record on each line, all of them or none."""
+    """`push` of a ring that programs drain: a record on each line. Of the lines that come together
+    all are added, or none."""
 
     __slots__ = ()
 

@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,16 +38,46 @@ def test_to_look_consumes_nothing(mounted: Mount, made: Rings, small: Path) -> N
     before = made.positions()
     for _ in range(3):
         assert (small / "records").read_text() == hexed(*records)
-    assert mounted.sh("cd maps/small; cat *[!e] > /dev/null; head -n 2 records").stdout == (
+    assert mounted.sh("cd maps/small; cat * > /dev/null; head -n 2 records").stdout == (
         hexed(*records[:2])
     )
     assert made.positions() == before
-    told = mounted.sh("stat -c '%A %s %n' maps/small/rec* maps/user/push").stdout
+    names = "maps/small/records maps/small/records_pipe maps/user/push"
+    told = mounted.sh(f"stat -c '%A %s %n' {names}").stdout
     assert told == (
         "-r-------- 0 maps/small/records\n-r-------- 0 maps/small/records_pipe\n"
         "--w------- 0 maps/user/push\n"
     )
     assert mounted.sh("cat maps/large/records").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "grep -rh nothing .",
+        "cat maps/small/*",
+        "cp -r maps/small /dev/shm/{pid}; rm -r /dev/shm/{pid}",
+        "find . -type f -exec head -c 10 {{}} +",
+        "tar c .",
+        "du -a .",
+    ],
+)
+def test_who_walks_through_all_consumes_nothing_and_ends(
+    mounted: Mount, made: Rings, command: str
+) -> None:
+    made.put(b"a", b"b")
+    mounted.sh(f"({command.format(pid=os.getpid())}) > /dev/null")
+    assert made.unread() == [b"a", b"b"]
+
+
+def test_a_mount_that_is_read_only_consumes_nothing(mounter: Callable[..., Mount]) -> None:
+    mount = mounter("-o", "ro")
+    with rings(mount.source) as made:
+        made.put(b"a")
+        result = mount.sh("cat maps/small/records maps/small/records_pipe")
+        assert result.stdout == hexed(b"a")
+        assert result.stderr.endswith("Read-only file system\n")
+        assert made.unread() == [b"a"]
 
 
 def test_each_open_sees_what_is_there_then(made: Rings, small: Path) -> None:
