@@ -413,8 +413,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        self._file(fh).write(off, bytes(buf))
-        return len(buf)
+        return self._file(fh).write(off, bytes(buf))
 
     @request
     async def flush(self, fh: int) -> None:

@@ -7,17 +7,18 @@ import errno
 import os
 
 from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
 from fusefs.text.errors import Refused
 from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, parse_settings
 from fusefs.tree.files import WritableFile
 from fusefs.tree.map_view import MapView
-from fusefs.tree.node import Opening, refusal
+from fusefs.tree.node import Change, Opening, refusal
 from fusefs.tree.subject import Place, Subject
 
 
 class ErrorLogFile(WritableFile):
-    """The last rejected operations on the object; writing anything clears it."""
+    """The last rejected operations on the object; to write or truncate it clears it."""
 
     __slots__ = ()
 
@@ -28,6 +29,14 @@ class ErrorLogFile(WritableFile):
         return self.subject.logs.read(obj).encode()
 
     def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+        self.subject.logs.clear(obj)
+
+    def change(self, change: Change, caller: Caller) -> None:
+        if change.size == 0:
+            with self.subject.open() as obj:
+                self.emptied(obj)
+
+    def emptied(self, obj: Pinned) -> None:
         self.subject.logs.clear(obj)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # A longer text is not looked at before it ends with a newline, and when it proves incomplete then,
 # not before it has grown to twice its length: many lines of a long text take no longer than one.
 _CHECKED = 1 << 16
+# So many bytes of lines are taken by a write; who has more writes again, as after any short write.
+_LINES = 1 << 14
 
 
 class _State(enum.Enum):
@@ -41,9 +43,10 @@ class Editing(Handle):
 
     A write at the start begins a new text; a write elsewhere goes over what is there, in the text
     or in the contents before. The text is committed by the write that completes it with a newline,
-    else by `flush`. A write after that newline begins the next text, so that one descriptor can set
-    one value after the other. A write that is refused has not happened; when it would have gone on
-    with an unfinished text, that is dropped, and none but a new one from the start is taken.
+    else by `flush`; that of a file that goes `by_lines`, line by line. A write after that newline
+    begins the next text, so that one descriptor can set one value after the other. A write that is
+    refused has not happened; when it would have gone on with an unfinished text, that is dropped,
+    and none but a new one from the start is taken.
     """
 
     def __init__(self, file: WritableFile, obj: Pinned, contents: bytes, opening: Opening) -> None:
@@ -51,33 +54,41 @@ class Editing(Handle):
         self._object = obj
         self._contents = contents
         self._opening = opening
-        self._before = b"" if opening.flags & os.O_TRUNC else contents
+        self._before = contents
         self._origin = 0  # the file's offset at which the text begins
         self._text = b""
         self._state = _State.NONE
         self._incomplete = 0  # the length at which a long text was incomplete
         self._complained = False  # whether the log has it that this text is incomplete
+        if opening.flags & os.O_TRUNC:
+            self.truncate(0)
 
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
             self._contents = self._file.render(self._object)
         return self._contents[offset : offset + size]
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes) -> int:
+        if self._file.by_lines:
+            data = _some_lines(data)
         end = self._origin + len(self._text)
         if self._state == _State.ENDED and offset == end and not data.strip():
             self._text += data  # blank lines after a value
-            return
+            return len(data)
         origin, text = self._place(offset, data)
         goes_on = origin == self._origin and offset != origin and self._state in _UNFINISHED
         try:
-            whole = self._commit_if_whole(text)
+            whole = self._commit_whole(text)
         except OSError:
             if goes_on:
                 self._drop()
             raise
-        self._origin, self._text, self._complained = origin, text, False
-        self._state = _State.ENDED if whole else _State.OPEN
+        self._complained = False
+        if whole == len(text):
+            self._origin, self._text, self._state = origin, text, _State.ENDED
+        else:
+            self._origin, self._text, self._state = origin + whole, text[whole:], _State.OPEN
+        return len(data)
 
     def _place(self, offset: int, data: bytes) -> tuple[int, bytes]:
         """Where the text begins, and the text, when `data` is written at `offset`."""
@@ -100,24 +111,26 @@ class Editing(Handle):
             raise self._refuse("write", Refused("the write leaves a hole in the text"), b"")
         return self._origin, text[:place] + data + text[place + len(data) :]
 
-    def _commit_if_whole(self, text: bytes) -> bool:
-        """Commit a text that ends with a newline; refuse one that can no longer become valid."""
+    def _commit_whole(self, text: bytes) -> int:
+        """Commit a text that ends with a newline, or the lines before its last one; refuse what can
+        no longer become valid. How much was committed."""
+        whole = len(text) if not self._file.by_lines else text.rfind(b"\n") + 1
         if len(text) > self._file.longest:
             refused = Refused(f"the text is longer than {self._file.longest} bytes")
             raise self._refuse("write", refused, b"")
         try:
-            if text.endswith(b"\n") and len(text) >= 2 * self._incomplete:
-                self._accept(text)
-                return True
+            if text[:whole].endswith(b"\n") and len(text) >= 2 * self._incomplete:
+                self._accept(text[:whole])
+                return whole
             if len(text) < _CHECKED:
                 self._file.check(self._object, _decoded(_whole_characters(text)))
         except Incomplete as error:
             self._incomplete = len(text) if len(text) >= _CHECKED else 0
-            if _is_lone_line(text):
+            if text.endswith(b"\n") and _is_lone_line(text):
                 raise self._refuse("write", Refused(str(error), len(text) - 1), text) from error
         except (Refused, OSError) as error:
             raise self._refuse("write", error, text) from error
-        return False
+        return 0
 
     def _accept(self, text: bytes) -> None:
         self._file.accept(self._object, _decoded(text), self._opening)
@@ -152,6 +165,7 @@ class Editing(Handle):
 
     def truncate(self, size: int) -> None:
         if size == 0:
+            self._file.emptied(self._object)
             self._before = self._text = b""
             self._origin, self._state = 0, _State.NONE
         elif self._state == _State.NONE:
@@ -164,6 +178,13 @@ class Editing(Handle):
 
     def close(self) -> None:
         self._object.close()
+
+
+def _some_lines(data: bytes) -> bytes:
+    """The first lines: as many as others can wait for, but one at least, or all where there is no
+    end of a line."""
+    end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
+    return data[:end] if end else data
 
 
 def _is_lone_line(text: bytes) -> bool:

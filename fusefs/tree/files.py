@@ -157,11 +157,13 @@ class WritableFile(TextFile):
     """A file that shows a text and takes one.
 
     `goes_on` tells whether a text without a newline that was accepted may still be added to, and
-    is then accepted again.
+    is then accepted again. `by_lines` tells whether whole lines are a text of their own, and may be
+    accepted before the rest of the next one comes.
     """
 
     __slots__ = ()
     goes_on: ClassVar[bool] = True
+    by_lines: ClassVar[bool] = False
 
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & 0o666
@@ -182,10 +184,10 @@ class WritableFile(TextFile):
         """
 
     def change(self, change: Change, caller: Caller) -> None:
-        """Tools set size, mode, owner and times of what they save: accepted, and without effect.
+        """Tools set size, mode, owner and times of what they save: accepted, and without effect."""
 
-        Truncation alone changes nothing; the value that is written next does.
-        """
+    def emptied(self, obj: Pinned) -> None:
+        """It was truncated. That alone changes nothing; the value that is written next does."""
 
     def handle(self, obj: Pinned, contents: bytes, opening: Opening) -> Handle:
         if wants_write(opening.flags):

@@ -106,8 +106,8 @@ class Handle:
         when there is an `awaited` descriptor after it can be read."""
         raise refusal(errno.EBADF)
 
-    def write(self, offset: int, data: bytes) -> None:
-        """Take `data`, all of it."""
+    def write(self, offset: int, data: bytes) -> int:
+        """Take `data`, or as much of its beginning as is done with soon; how much was taken."""
         raise refusal(errno.EBADF)
 
     def truncate(self, size: int) -> None:

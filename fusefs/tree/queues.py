@@ -60,6 +60,7 @@ class Push(WritableFile):
 
     __slots__ = ("view",)
     goes_on = False
+    by_lines = True  # so that others need not wait until thousands are added
 
     def __init__(self, subject: Subject, view: MapView) -> None:
         super().__init__(subject, "push")

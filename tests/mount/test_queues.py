@@ -170,6 +170,18 @@ def test_pushing_and_popping_asks_for_the_right_to_write(mounter: Callable[..., 
         assert drained(queue) == [8]
 
 
+def test_many_elements_are_added_as_they_come(mounted: Mount) -> None:
+    """However the writes are cut, and however many they are."""
+    count = 200_000  # of more than a megabyte
+    queue = mounted.pin("sample", keyless(MapType.QUEUE, max_entries=count))
+    assert mounted.sh("echo 'value: uint' > sample/format").code == 0
+    result = mounted.sh(f"seq {count} | dd bs=4001 status=none > sample/push")
+    assert (result.code, result.stderr) == (0, "")
+    assert drained(queue) == list(range(1, count + 1))
+    assert mounted.sh(f'echo "$(seq {count})" > sample/push').code == 0
+    assert drained(queue) == list(range(1, count + 1))
+
+
 def test_a_string_is_no_end_of_a_line(mounted: Mount) -> None:
     """Only a newline is: others that Unicode has are part of a text."""
     queue = mounted.pin("sample", keyless(MapType.QUEUE))

@@ -267,6 +267,8 @@ def test_clearing_the_log(mounted: Mount) -> None:
     sample_of(mounted, MapType.HASH)
     for command in (
         "echo > error_log",
+        ": > error_log",
+        "truncate -s 0 error_log",
         "true > error_log; echo x >> error_log",
         "echo 0 | tee error_log",
     ):

@@ -16,6 +16,7 @@ from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.bpf.credentials import Caller
 from fusefs.text.compile import compile_codec
+from fusefs.text.errors import Incomplete
 from fusefs.text.value import check_begins, from_text, to_text
 from fusefs.tree.editing import Editing
 from fusefs.tree.node import Opening
@@ -26,6 +27,7 @@ class File:
 
     longest = 1 << 20
     goes_on = True
+    by_lines = False
 
     def __init__(self, kind: str, text: str) -> None:
         types = BtfBuilder()
@@ -64,8 +66,22 @@ class File:
         self.refused.append(f"{what}: {error}")
         return OSError(errno.EINVAL, str(error))
 
+    def emptied(self, obj: object) -> None:
+        """It keeps its value."""
+
     def close(self) -> None:
         self.closed_object = True
+
+
+class Lines(File):
+    """One that takes numbers, one a line, or a list of numbers on many."""
+
+    by_lines = True
+
+    def accept(self, obj: object, text: str, opening: Opening) -> None:
+        if text.count("[") > text.count("]"):
+            raise Incomplete("the list does not end")
+        self.taken.append(text)
 
 
 def opened(
@@ -236,6 +252,52 @@ def test_values_one_after_the_other() -> None:
         assert file.now == number
     editing.write(0, b"9\n")
     assert file.now == 9
+
+
+def lines(*pieces: bytes) -> tuple[Lines, Editing]:
+    """What takes lines, once it was given these pieces of a text."""
+    file = Lines("number", "0")
+    opening = Opening(os.O_WRONLY, Caller(0, 0))
+    editing = Editing(cast(Any, file), cast(Any, file), b"", opening)
+    at = 0
+    for piece in pieces:
+        end = at + len(piece)
+        while at < end:
+            at += editing.write(at, piece[at - end :])
+    return file, editing
+
+
+def test_a_write_takes_no_more_lines_than_others_can_wait_for() -> None:
+    text = b"12\n" * 100_000
+    _, editing = lines()
+    taken = editing.write(0, text)
+    assert 1000 < taken < 100_000
+    assert text[:taken].endswith(b"\n")
+    file, editing = lines(text, b"x" * 100_000, b"\n1\n")
+    assert "".join(file.taken).encode() == text + b"x" * 100_000 + b"\n1\n"
+    assert max(map(len, file.taken[:-1])) < 100_000
+
+
+def test_lines_are_taken_as_they_come() -> None:
+    file, editing = lines(b"1\n2\n3", b"4\n", b"5", b"6", b"7\n8")
+    assert file.taken == ["1\n2\n", "34\n", "567\n"]
+    editing.flush()
+    assert file.taken[-1] == "8"
+
+
+def test_a_list_of_many_lines_is_taken_whole() -> None:
+    file, _ = lines(b"[1,\n 2", b",\n3", b"]\n4")
+    assert file.taken == ["[1,\n 2,\n3]\n"]
+
+
+@given(st.lists(st.integers(0, 300), min_size=1), st.data())
+def test_however_lines_are_cut_they_are_the_same(numbers: list[int], data: st.DataObject) -> None:
+    text = b"".join(b"%d\n" % number for number in numbers)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(text)))) | {0, len(text)})
+    file, editing = lines(*(text[start:end] for start, end in pairwise(cuts)))
+    assert "".join(file.taken).encode() == text
+    editing.flush()
+    assert "".join(file.taken).encode() == text
 
 
 def test_blank_lines_after_a_value() -> None:
