@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import posixpath
 import stat
 from collections.abc import Iterator
 
@@ -33,12 +32,14 @@ def open_cgroup(path: str) -> int:
     Raises OSError: ENOTDIR when it is no cgroup's directory.
     """
     root = hierarchy()
-    path = posixpath.normpath(path)
-    if root is None or not (path == root or path.startswith(f"{root.rstrip('/')}/")):
-        raise OSError(
-            errno.ENOTDIR, "not in the cgroup2 file system" + (f", {root}" if root else "")
-        )
-    return open_below(root, path[len(root) :])
+    if root is not None and f"{path}/".startswith(f"{root.rstrip('/')}/"):
+        try:
+            return open_below(root, path[len(root) :])
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # it leads out again
+                raise
+    where = f", {root}" if root else ""
+    raise OSError(errno.ENOTDIR, f"not in the cgroup2 file system{where}")
 
 
 def open_below(root: str, path: str, flags: int = os.O_PATH) -> int:

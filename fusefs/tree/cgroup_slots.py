@@ -6,6 +6,7 @@ long as it lasts.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -18,6 +19,7 @@ from fusefs.bpf.map import Existence, Map
 from fusefs.text.names import to_name
 from fusefs.tree.node import Node, refusal
 from fusefs.tree.slots import LinkedMap
+from fusefs.tree.targets import place_of
 
 
 class CgroupArray(LinkedMap):
@@ -28,13 +30,21 @@ class CgroupArray(LinkedMap):
 
     def check(self, bpf_map: Map, target: str, caller: Caller) -> None:
         with acting_as(caller):
-            os.close(open_cgroup(target))
+            os.close(open_cgroup(place_of(self.place.context, self.base, target)))
 
     def look(self, bpf_map: Map, key: bytes) -> bytes:
-        path = self.place.context.cgroups.get((bpf_map.info.id, key))
-        if path is None:
+        known = self.place.context.cgroups.get((bpf_map.info.id, key))
+        if known is None:
             raise refusal(errno.ENOENT)
-        return os.fsencode(path)
+        path, inode = known
+        with contextlib.suppress(OSError):
+            cgroup = open_cgroup(path)
+            try:
+                if os.fstat(cgroup).st_ino == inode:
+                    return os.fsencode(path)
+            finally:
+                os.close(cgroup)
+        return os.fsencode(f"{path} (deleted)")  # as in /proc/PID/exe
 
     def nodes(self) -> Iterator[tuple[str, Node] | None]:
         with self.open() as bpf_map:
@@ -45,13 +55,15 @@ class CgroupArray(LinkedMap):
     def set(
         self, bpf_map: Map, key: bytes, target: str, existence: Existence, caller: Caller
     ) -> None:
+        path = place_of(self.place.context, self.base, target)
         with acting_as(caller):
-            cgroup = open_cgroup(target)
+            cgroup = open_cgroup(path)
         try:
             bpf_map.update(key, cgroup.to_bytes(4, sys.byteorder))
+            inode = os.fstat(cgroup).st_ino
         finally:
             os.close(cgroup)
-        self.place.context.cgroups[bpf_map.info.id, key] = target
+        self.place.context.cgroups[bpf_map.info.id, key] = path, inode
 
     def insert(
         self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller

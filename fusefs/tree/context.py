@@ -21,7 +21,8 @@ class Context:
     operations, and the formats of maps.
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
-    `cgroups` the directories of cgroups that slots were set to, by map id and key. `followed` are
+    `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
+    and key. `followed` are
     the ids of the rings whose records somebody reads as they come.
     """
 
@@ -31,5 +32,7 @@ class Context:
     formats: Formats = field(default_factory=Formats)
     started_ns: int = field(default_factory=time.time_ns)
     links: Recent[tuple[Hashable, str], str] = field(default_factory=lambda: Recent(_LINKS))
-    cgroups: Recent[tuple[int, bytes], str] = field(default_factory=lambda: Recent(_LINKS))
+    cgroups: Recent[tuple[int, bytes], tuple[str, int]] = field(
+        default_factory=lambda: Recent(_LINKS)
+    )
     followed: set[int] = field(default_factory=set)

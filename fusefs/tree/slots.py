@@ -107,6 +107,12 @@ class LinkedMap(KeyedMap, ABC):
         """Refuse a target that is nothing for a slot."""
 
     @property
+    def base(self) -> tuple[str, ...] | None:
+        """The names that lead from the root of the mount to the directory of the links."""
+        path = self.place.path()
+        return None if path is None else (*path, "entries")
+
+    @property
     def scratch(self) -> dict[tuple[Hashable, str], str]:
         """The targets of scratch links, by where they are and their names."""
         return self.place.context.links
@@ -151,14 +157,9 @@ class MapOfObjects(LinkedMap, ABC):
 
     kind: ClassVar[type[Map] | type[Program]]
 
-    @property
-    def _base(self) -> tuple[str, ...] | None:
-        path = self.place.path()
-        return None if path is None else (*path, "entries")
-
     def text(self, value: bytes) -> str:
         number = int.from_bytes(value, sys.byteorder)
-        return text_to(self.place.context, self._base, self.kind, number)
+        return text_to(self.place.context, self.base, self.kind, number)
 
     @abstractmethod
     def misfit(self, bpf_map: Map, obj: Pinned) -> str:
@@ -168,7 +169,7 @@ class MapOfObjects(LinkedMap, ABC):
         self._open(target, caller).close()
 
     def _open(self, target: str, caller: Caller) -> Pinned:
-        obj = open_target(self.place.context, self._base, target, caller)
+        obj = open_target(self.place.context, self.base, target, caller)
         if not isinstance(obj, self.kind):
             obj.close()
             raise Refused(f"expected a {self.kind.kind}, and {target} is a {obj.kind}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import posixpath
 from collections.abc import Sequence
 
 from fusefs.bpf.bpffs import Pinned
@@ -69,21 +68,37 @@ def open_target(context: Context, base: Sequence[str] | None, text: str, caller:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV):
             where = clip("/".join(names) or "/")
-            raise Refused(f"{where} in this mount is no map and no program") from None
+            if names[-2:-1] == ["entries"]:
+                reason = "is a slot: name what it leads to, which readlink(1) tells"
+            else:
+                reason = "in this mount is no map and no program"
+            raise Refused(f"{where} {reason}") from None
         raise
+
+
+def place_of(context: Context, base: Sequence[str] | None, text: str) -> str:
+    """The absolute path to which a symbolic link of this text leads from the directory `base` of
+    the mount. Of `..` only those at its beginning are taken: behind a name that is a symbolic link
+    itself, they mean something else. Raises `Refused`."""
+    if text.startswith("/"):
+        return "/" + "/".join(_parts(text))
+    if base is None:
+        raise Refused("this directory was moved, and where to is not known: look it up again")
+    # As any symbolic link, it begins at the directory that it is in.
+    way = [*_parts(context.mountpoint), *base]
+    names = _parts(text)
+    while names[:1] == [".."]:
+        way, names = way[:-1], names[1:]
+    return "/" + "/".join((*way, *names))
 
 
 def _names(context: Context, base: Sequence[str] | None, text: str) -> list[str]:
     """The names that lead from the root of the mount to where a link leads."""
-    if text.startswith("/"):
-        path = posixpath.normpath("/" + text.lstrip("/"))
-        below = context.mountpoint.rstrip("/")
-        if path != below and not path.startswith(f"{below}/"):
-            raise Refused(f"{clip(text)} is not in this mount, which is {below}")
-        path = path.removeprefix(below)
-    elif base is None:
-        raise Refused("this directory was moved, and where to is not known: look it up again")
-    else:
-        # As any symbolic link, it begins at the directory that it is in.
-        path = posixpath.normpath(posixpath.join("/", *base, text))
-    return [name for name in path.split("/") if name]
+    names, top = _parts(place_of(context, base, text)), _parts(context.mountpoint)
+    if names[: len(top)] != top:
+        raise Refused(f"{clip(text)} is not in this mount, which is {context.mountpoint}")
+    return names[len(top) :]
+
+
+def _parts(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in {"", "."}]

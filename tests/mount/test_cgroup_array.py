@@ -13,6 +13,7 @@ from support.network import compile_program
 from support.running import run_raw
 from support.shell import checked
 from support.users import DENIED, nobody
+from support.waiting import eventually
 
 from fusefs.bpf.bpffs import Directory
 from fusefs.bpf.map import Map, MapType
@@ -64,6 +65,26 @@ def test_slots_are_set_to_cgroups(mounted: Mount, probe: Program, cgroup: Path) 
     assert mounted.sh("cd maps/groups/entries; mv 2 1; rm 1; ls").stdout == ""
     assert run_raw(probe) < 0
     assert mounted.error_log("maps/groups") == ""
+
+
+def test_a_slot_whose_cgroup_is_gone_says_so(mounted: Mount) -> None:
+    mounted.pin("groups", cgroup_array()).close()
+    link = mounted.path / "groups/entries/1"
+    with cgroups.cgroup() as path:
+        link.symlink_to(path)
+        os.rmdir(path)
+        eventually("it is seen", lambda: os.readlink(link) == f"{path} (deleted)", 1)
+        os.mkdir(path)  # another one, which is not in the slot
+        eventually("it is seen", lambda: os.readlink(link) == f"{path} (deleted)", 1)
+        assert mounted.sh(f"ln -sfn {path} groups/entries/1").code == 0
+        assert os.readlink(link) == str(path)
+
+
+def test_a_relative_link(mounted: Mount, cgroup: Path) -> None:
+    mounted.pin("groups", cgroup_array()).close()
+    target = os.path.relpath(cgroup, mounted.path / "groups/entries")
+    assert mounted.sh(f"cd groups/entries; ln -s {target} 1; ls -d {target}").code == 0
+    assert os.readlink(mounted.path / "groups/entries/1") == str(cgroup)
 
 
 def test_info_says_what_is_not_shown(mounted: Mount, cgroup: Path) -> None:

@@ -136,6 +136,29 @@ def test_slots_are_moved(mounted: Mount, inner: Map, kind: MapType) -> None:
     assert "No such file" in mounted.sh("mv outer/entries/6 outer/entries/7").stderr
 
 
+def test_what_is_above_a_link_is_above_what_it_leads_to(mounted: Mount) -> None:
+    """As for the kernel, which goes by what is there, and not by the text of a path."""
+    fits = make_map(MapType.ARRAY, max_entries=8)
+    for path in ("one/two", "three"):
+        os.makedirs(mounted.source / path)
+    mounted.pin("inner", make_map(MapType.ARRAY, max_entries=8))
+    right = mounted.pin("one/inner", fits)
+    outer = mounted.pin("three/outer", map_of_maps(MapType.ARRAY_OF_MAPS, fits))
+    os.symlink("one/two", mounted.source / "link")
+    for number, target in enumerate(("../../../link/..", f"{mounted.path}/link/..")):
+        assert mounted.sh(f"ln -s {target}/inner three/outer/entries/{number}").code == 0
+    assert held(outer) == {0: right.info.id, 1: right.info.id}
+    for target, reason in {
+        "../../../nothing/../inner": "is no map and no program",
+        "../../../inner/info/../../inner": "is no map and no program",
+        "../../../../inner": "is not in this mount",
+        "0": "three/outer/entries/0 is a slot: name what it leads to",
+    }.items():
+        assert mounted.sh(f"ln -s {target} three/outer/entries/2").code == 1
+        assert reason in mounted.error_log("three/outer"), target
+    assert set(held(outer)) == {0, 1}
+
+
 def test_what_does_not_fit_is_refused_with_the_reason(mounted: Mount, inner: Map) -> None:
     outer = outer_of(mounted, MapType.ARRAY_OF_MAPS, inner)
     mounted.pin("hash", make_map(MapType.HASH, max_entries=8))
@@ -150,6 +173,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(mounted: Mount, inner: Map
         "../../long": "its max_entries is 9, and those here have 8",
         "../../nothing": "nothing in this mount is no map and no program",
         "../..": "/ in this mount is no map and no program",
+        "../../..": f".. is not in this mount, which is {mounted.path}"[:60],
         "../../outer/entries": "outer/entries in this mount is no map and no program",
         "/etc": f"/etc is not in this mount, which is {mounted.path}"[:60],
         "../../.by-id/maps/999999999": "there is no map with the id 999999999",
