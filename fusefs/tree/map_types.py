@@ -101,7 +101,12 @@ MAP_TYPES: dict[int, Traits] = {
     MapType.CGROUP_STORAGE: _OF_CGROUPS,
     MapType.PERCPU_CGROUP_STORAGE: _OF_CGROUPS,
     MapType.TASK_STORAGE: Traits(Shape.OF_TASKS, live=True),
-    MapType.CGRP_STORAGE: Traits(Shape.OF_CGROUPS, live=True),
+    MapType.CGRP_STORAGE: Traits(
+        Shape.OF_CGROUPS,
+        live=True,
+        hidden="not listed below a cgroup whose directory is not for everybody to list; "
+        "they are there by name",
+    ),
     MapType.INODE_STORAGE: Traits(
         Shape.OF_INODES,
         live=True,

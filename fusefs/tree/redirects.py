@@ -18,36 +18,49 @@ from fusefs.tree.node import Opening, refusal
 _WORD = 4  # bytes in each half of a value
 
 
+_XDP = "an XDP program made for this kind of map (SEC xdp/devmap or xdp/cpumap)"
+# What the kernel means by its answers (kernel/bpf/devmap.c, kernel/bpf/cpumap.c).
+_REASONS = {
+    errno.EINVAL: f"there is no such interface, or prog_id is not {_XDP}",
+    errno.ENODEV: "this machine has no such CPU",
+    errno.EOVERFLOW: "qsize is 16384 at most",
+}
+# A cpumap says so of a program that does not fit (__cpu_map_entry_alloc).
+_UNFIT = {errno.ENOMEM: f"prog_id is not {_XDP}"}
+
+
 @contextlib.contextmanager
 def _taken(value: bytes, caller: Caller) -> Iterator[bytes]:
     """A value as the kernel takes it: with a descriptor of the program, where it gives an id.
 
-    Within the block, what the kernel says of a program that does not fit is given a reason. Raises
-    `Refused` or OSError.
+    Within the block, what the kernel says is given a reason. Raises `Refused` or OSError.
     """
     target, program = value[:_WORD], int.from_bytes(value[_WORD:], sys.byteorder)
     if not any(target):
         raise Refused("0 would remove the entry: rm does that")
-    if not program:
-        yield value
-        return
+    try:
+        if not program:
+            yield value
+            return
+        with _opened(program, caller) as opened:
+            yield target + opened.fd.to_bytes(_WORD, sys.byteorder)
+    except OSError as error:
+        reasons = _REASONS | (_UNFIT if program else {})
+        number = error.errno or errno.EIO
+        if number not in reasons:
+            raise
+        number, reason = errno.EINVAL if number in _UNFIT else number, reasons[number]
+        raise refusal(number, f"the kernel refuses it: {reason}") from None
+
+
+def _opened(program: int, caller: Caller) -> Program:
     # A descriptor of a program that is not pinned is only for root to have.
     if caller.uid != 0:
         raise refusal(errno.EPERM, "only root can name a program by its id")
     try:
-        opened = Program.from_id(program)
+        return Program.from_id(program)
     except FileNotFoundError:
         raise Refused(f"prog_id: there is no program with the id {program}") from None
-    with opened:
-        try:
-            yield target + opened.fd.to_bytes(_WORD, sys.byteorder)
-        except OSError as error:
-            # A cpumap says ENOMEM (kernel/bpf/cpumap.c, __cpu_map_entry_alloc).
-            if error.errno not in (errno.EINVAL, errno.ENOMEM):
-                raise
-            kind = "an XDP program made for this kind of map (SEC xdp/devmap or xdp/cpumap)"
-            reason = f"there is no such interface, or prog_id is not {kind}"
-            raise Refused(f"the kernel refuses it: {reason}") from None
 
 
 class RedirectEntry(Entry):

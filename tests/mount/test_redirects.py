@@ -96,7 +96,8 @@ def test_what_is_no_interface_is_refused(mounted: Mount, kind: MapType) -> None:
         assert result.code == 1, text
         assert "Invalid argument" in result.stderr
         assert reason in mounted.error_log("sample")
-    assert mounted.sh("echo 4000000 > sample/entries/2").code == 1  # no such index
+    assert mounted.sh("echo 4000000 > sample/entries/2").code == 1
+    assert "there is no such interface" in mounted.error_log("sample")
     assert in_it(made) == {1: (1, 0)}
 
 
@@ -162,6 +163,7 @@ def test_cpus_have_queues(mounted: Mount, size: int) -> None:
     assert mounted.sh("echo 0 > sample/entries/1").code == 1
     assert "0 would remove the entry" in mounted.error_log("sample")
     assert mounted.sh("echo 99999999 > sample/entries/1").code == 1
+    assert "qsize is 16384 at most" in mounted.error_log("sample")
     assert mounted.sh("echo 5 > sample/entries/2").stderr.endswith("Invalid argument\n")
     assert in_it(made) == {1: (8, *rest)}
 
@@ -212,7 +214,7 @@ def test_a_program_by_its_id(
     assert in_it(made) == {0: (first, fits), 1: (first, fits)}
     refused = mounted.sh(f"echo '{{\"prog_id\": {other}}}' > sample/entries/1")
     assert refused.stderr.endswith("Invalid argument\n")
-    assert "or prog_id is not an XDP program made for" in mounted.error_log("sample")
+    assert "prog_id is not an XDP program made for" in mounted.error_log("sample")
     assert mounted.sh("echo '{\"prog_id\": 0}' > sample/entries/1").code == 0
     assert in_it(made) == {0: (first, fits), 1: (first, 0)}
     assert mounted.sh("mv sample/entries/0 sample/entries/1").code == 0
