@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fusefs.bpf import btf as bpf
@@ -101,7 +101,7 @@ class Comparison:
         made_names, other_above = aliases(self.made, made_id, made_above)
         assert made_names[: len(names)] == names
         meant = self.meant.type(self.meant.strip(meant_id))
-        made = self.made.type(self.made.strip(made_id))
+        made = as_meant(meant, self.made.type(self.made.strip(made_id)))
         match meant, made:
             case bpf.Composite(), bpf.Composite() if meant.name == made.name:
                 self.composites(meant, made)
@@ -162,6 +162,15 @@ class Comparison:
             assert aliases(self.made, made_id) == aliases(self.meant, meant_id), meant
         else:
             self.same(meant_id, made_id)
+
+
+def as_meant(meant: bpf.Type, made: bpf.Type) -> bpf.Type:
+    """Without the name that was made up for a type that has none, where C needs one: it is written
+    before a function that takes it, say."""
+    match meant, made:
+        case bpf.Composite(name="") | bpf.Enum(name=""), bpf.Composite(name) | bpf.Enum(name):
+            return replace(made, name="") if name.startswith("anonymous") else made
+    return made
 
 
 def below_size(target: bpf.Type) -> int:

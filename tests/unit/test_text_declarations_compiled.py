@@ -69,6 +69,18 @@ def test_generated_types(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert packed > 50
 
 
+def test_what_has_no_name_is_given_one_where_c_needs_it(tmp_path: Path) -> None:
+    """A function takes it, whose declaration comes before the struct that has it as a member."""
+    types = BtfBuilder()
+    number = types.integer("int", 4, signed=True)
+    enum = types.enum("", 1, [("E11", 0)])
+    pair = types.struct("", 8, [("a", number, 0), ("b", number, 32)])
+    taker = types.pointer(types.prototype(number, [("one", enum), ("two", types.pointer(pair))]))
+    members = [("taker", taker, 0), ("one", enum, 64), ("two", pair, 96)]
+    wanted = types.struct("s", 24, members)
+    compiled_alike(Btf.parse(types.build()), [wanted], tmp_path)
+
+
 def program_types(name: str, directory: Path) -> Btf:
     """The types of a program as it is written."""
     headers = f"-I/usr/include/{platform.machine()}-linux-gnu"
