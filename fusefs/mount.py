@@ -115,7 +115,8 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0)  # requests carry modes that their callers' masks were applied to
-    operations = Operations(Root(Context(source, mountpoint, formats=formats)))
+    context = Context(source, mountpoint, read_only="ro" in options, formats=formats)
+    operations = Operations(Root(context))
     try:
         pyfuse3.init(operations, mountpoint, options)
     except RuntimeError as error:

@@ -24,10 +24,12 @@ class Mounted:
 
 def mounts() -> Iterator[Mounted]:
     """All mounts, each after those that it is on top of."""
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    # A space within a field is escaped, and so is a newline; a carriage return is not, and a source
+    # may be empty.
+    for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n")[:-1]:
         fields, _, rest = line.partition(b" - ")
-        _id, _parent, _device, root, mountpoint, options, *_ = fields.split()
-        kind, _source, of_all = rest.split()
+        _id, _parent, _device, root, mountpoint, options, *_ = fields.split(b" ")
+        kind, _source, of_all = rest.split(b" ")
         read_only = b"ro" in (*options.split(b","), *of_all.split(b","))
         yield Mounted(_plain(root), _plain(mountpoint), kind.decode(), read_only)
 

@@ -60,7 +60,7 @@ class CgroupArray(LinkedMap):
             cgroup = open_cgroup(path)
         try:
             bpf_map.update(key, cgroup.to_bytes(4, sys.byteorder))
-            inode = os.fstat(cgroup).st_ino
+            path, inode = os.readlink(f"/proc/self/fd/{cgroup}"), os.fstat(cgroup).st_ino
         finally:
             os.close(cgroup)
         self.place.context.cgroups[bpf_map.info.id, key] = path, inode

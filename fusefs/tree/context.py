@@ -17,8 +17,8 @@ _LINKS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The bpffs directory that is shown and the absolute path where it is; the logs of refused
-    operations, and the formats of maps.
+    """The bpffs directory that is shown, the absolute path where it is, and whether it was mounted
+    to change nothing; the logs of refused operations, and the formats of maps.
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
@@ -28,6 +28,7 @@ class Context:
 
     root: bpffs.Directory
     mountpoint: str
+    read_only: bool = False
     logs: ErrorLogs = field(default_factory=ErrorLogs)
     formats: Formats = field(default_factory=Formats)
     started_ns: int = field(default_factory=time.time_ns)

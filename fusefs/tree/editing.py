@@ -25,6 +25,14 @@ _CHECKED = 1 << 16
 _LINES = 1 << 14
 
 
+class Partly(Exception):  # noqa: N818 - a text's fate, as `Refused` is
+    """Of a text that goes by lines only the first `taken` bytes were; more can be tried again."""
+
+    def __init__(self, taken: int) -> None:
+        super().__init__(f"{taken} bytes were taken")
+        self.taken = taken
+
+
 class _State(enum.Enum):
     """How it stands with the text."""
 
@@ -72,13 +80,18 @@ class Editing(Handle):
         if self._file.by_lines:
             data = _some_lines(data)
         end = self._origin + len(self._text)
-        if self._state == _State.ENDED and offset == end and not data.strip():
+        blank = not self._file.by_lines and not data.strip()
+        if blank and self._state == _State.ENDED and offset == end:
+            self._check_length(end - self._origin + len(data))
             self._text += data  # blank lines after a value
             return len(data)
         origin, text = self._place(offset, data)
-        goes_on = origin == self._origin and offset != origin and self._state in _UNFINISHED
+        goes_on = self._state in _UNFINISHED and len(text) > len(data)
         try:
             whole = self._commit_whole(text)
+        except Partly as part:
+            self._origin, self._text, self._state = origin + part.taken, b"", _State.ENDED
+            return max(len(data) - (len(text) - part.taken), 1)
         except OSError:
             if goes_on:
                 self._drop()
@@ -92,14 +105,15 @@ class Editing(Handle):
 
     def _place(self, offset: int, data: bytes) -> tuple[int, bytes]:
         """Where the text begins, and the text, when `data` is written at `offset`."""
+        appends = self._opening.flags & os.O_APPEND
+        if appends and self._state in _UNFINISHED:
+            return self._origin, self._text + data
         if offset == 0:
             return 0, data
         if self._state == _State.REFUSED:
             raise self._refuse("write", Refused("what was written before it was refused"), b"")
-        if self._opening.flags & os.O_APPEND:
+        if appends:
             # The offset is the old contents' end: what is added is a text of its own.
-            if self._state in _UNFINISHED:
-                return self._origin, self._text + data
             return offset, data
         text = self._before if self._state == _State.NONE else self._text
         place = offset - self._origin
@@ -115,9 +129,7 @@ class Editing(Handle):
         """Commit a text that ends with a newline, or the lines before its last one; refuse what can
         no longer become valid. How much was committed."""
         whole = len(text) if not self._file.by_lines else text.rfind(b"\n") + 1
-        if len(text) > self._file.longest:
-            refused = Refused(f"the text is longer than {self._file.longest} bytes")
-            raise self._refuse("write", refused, b"")
+        self._check_length(len(text))
         try:
             if text[:whole].endswith(b"\n") and len(text) >= 2 * self._incomplete:
                 self._accept(text[:whole])
@@ -131,6 +143,11 @@ class Editing(Handle):
         except (Refused, OSError) as error:
             raise self._refuse("write", error, text) from error
         return 0
+
+    def _check_length(self, length: int) -> None:
+        if length > self._file.longest:
+            refused = Refused(f"the text is longer than {self._file.longest} bytes")
+            raise self._refuse("write", refused, b"")
 
     def _accept(self, text: bytes) -> None:
         self._file.accept(self._object, _decoded(text), self._opening)
@@ -170,8 +187,11 @@ class Editing(Handle):
             self._origin, self._state = 0, _State.NONE
         elif self._state == _State.NONE:
             self._before = self._before[:size]
-        elif size < len(self._text):
-            self._text, self._state = self._text[:size], _State.OPEN
+        elif self._state in _UNFINISHED or not self._file.by_lines:  # lines that were taken stay
+            kept = max(size - self._origin, 0)
+            if kept < len(self._text):
+                self._text = self._text[:kept]
+                self._state = _State.OPEN if self._text else _State.ENDED
 
     def _refuse(self, what: str, error: Exception, text: bytes) -> OSError:
         return self._file.refuse(self._object, what, error, text.decode("utf-8", "replace"))

@@ -13,6 +13,7 @@ from fusefs.text.codec import Codec
 from fusefs.text.errors import Incomplete, Refused
 from fusefs.text.names import from_name, to_name
 from fusefs.text.value import check_begins, from_text, to_text
+from fusefs.tree.editing import Partly
 from fusefs.tree.entries import KeyedMap
 from fusefs.tree.files import FixedFile, TextFile, WritableFile
 from fusefs.tree.map_view import MapView
@@ -90,34 +91,41 @@ class Push(WritableFile):
             check_begins(self.codec, text)
 
     def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
-        self.push_all(as_map(obj), self._values(text))
+        values = self._values(text)
+        added = self.push_all(as_map(obj), [value for value, _end in values])
+        if added < len(values):
+            _value, end = values[added - 1]
+            raise Partly(len(text[:end].encode()))
 
-    def push_all(self, bpf_map: Map, values: Sequence[bytes]) -> None:
-        """Add elements, one after the other. Raises OSError."""
+    def push_all(self, bpf_map: Map, values: Sequence[bytes]) -> int:
+        """Add elements, one after the other; how many were. Raises OSError when none could be."""
         for number, value in enumerate(values):
             try:
                 self.push(bpf_map, value)
-            except OSError as error:
-                if number and error.errno == errno.E2BIG:
-                    reason = f"the map is full: {number} of {len(values)} values were added"
-                    raise refusal(errno.ENOSPC, reason) from error
+            except OSError:
+                if number:
+                    return number
                 raise
+        return len(values)
 
-    def _values(self, text: str) -> list[bytes]:
-        """A value on each line; or one value, which may have many. Raises `Refused`."""
+    def _values(self, text: str) -> list[tuple[bytes, int]]:
+        """A value on each line, and where the line ends; or one value, which may have many. Raises
+        `Refused` or `Incomplete`."""
         zero = bytes(self.codec.size)
-        values: list[bytes] = []
+        values: list[tuple[bytes, int]] = []
         at = 0
-        for number, line in enumerate(text.split("\n"), 1):
+        for line in text.split("\n"):
+            end = min(at + len(line) + 1, len(text))
             try:
                 if line.strip():
-                    values.append(from_text(self.codec, line, zero))
-            except (Refused, Incomplete) as error:
+                    values.append((from_text(self.codec, line, zero), end))
+            except Incomplete as error:
                 if not values:
-                    return [from_text(self.codec, text, zero)]
-                place = error.at if isinstance(error, Refused) else len(line.rstrip())
-                raise Refused(f"line {number}: {error}", at + place) from None
-            at += len(line) + 1
+                    return [(from_text(self.codec, text, zero), len(text))]
+                raise Refused(str(error), at + len(line.rstrip())) from None
+            except Refused as error:
+                raise Refused(error.reason, at + error.at) from None
+            at = end
         return values
 
 

@@ -83,7 +83,8 @@ class RecordsPipe(ObjectFile):
 
     def open(self, flags: int, caller: Caller) -> Handle:
         check_access(self.permissions(self.subject.status()), flags)
-        if is_read_only(self.subject.context.mountpoint):
+        context = self.subject.context
+        if context.read_only or is_read_only(context.mountpoint):
             raise refusal(errno.EROFS)
         obj = self.subject.open()
         try:
@@ -178,6 +179,7 @@ class RecordsPush(Push):
         # longest record of all has no more than half of the limit.
         return max(1 << 20, min(8 * self.view.max_entries, 1 << 26))
 
-    def push_all(self, bpf_map: Map, values: Sequence[bytes]) -> None:
+    def push_all(self, bpf_map: Map, values: Sequence[bytes]) -> int:
         with UserRingBuffer(bpf_map) as ring:
             ring.push(values)
+        return len(values)

@@ -22,7 +22,7 @@ from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
 from fusefs.tree.entries import KeyedMap, KeyNode, existence_of
-from fusefs.tree.node import Attributes, Node, Sighting, Symlink, gone, refusal
+from fusefs.tree.node import Attributes, Change, Node, Sighting, Symlink, gone, refusal
 from fusefs.tree.targets import open_target, text_to
 
 # What a map has to have in common with those that a map of maps was made for (bpf_map_meta_equal in
@@ -31,7 +31,17 @@ _ALIKE = ("type", "key_size", "value_size", "map_flags", "max_entries")
 _BATCHES = 16  # so many are searched for one that is in it
 
 
-class Slot(Symlink, KeyNode):
+class _Link(Symlink):
+    """What is in `entries/`. Tools set owner and times of what they save: accepted, and without
+    effect."""
+
+    __slots__ = ()
+
+    def change(self, change: Change, caller: Caller) -> None:
+        pass
+
+
+class Slot(_Link, KeyNode):
     """A filled slot."""
 
     __slots__ = ("_key", "_sighting", "_table")
@@ -66,7 +76,7 @@ class Slot(Symlink, KeyNode):
             self._sighting.merge(newer._sighting)
 
 
-class ScratchLink(Symlink):
+class ScratchLink(_Link):
     """A link that a tool made to rename it over a slot, as `ln -sf` does."""
 
     __slots__ = ("_name", "_table")

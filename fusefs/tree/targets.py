@@ -21,6 +21,8 @@ KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
     "programs": Program,
     "links": Link,
 }
+# What opening a path in bpffs says of what is no object; EPERM of a name with a dot.
+_NO_OBJECT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.EPERM}
 _DIRECTORIES = {kind: name for name, kind in KINDS.items()}
 
 
@@ -66,7 +68,7 @@ def open_target(context: Context, base: Sequence[str] | None, text: str, caller:
         with acting_as(caller):
             return context.root.open_path(names)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV):
+        if error.errno in _NO_OBJECT:
             where = clip("/".join(names) or "/")
             if names[-2:-1] == ["entries"]:
                 reason = "is a slot: name what it leads to, which readlink(1) tells"

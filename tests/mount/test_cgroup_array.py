@@ -80,6 +80,15 @@ def test_a_slot_whose_cgroup_is_gone_says_so(mounted: Mount) -> None:
         assert os.readlink(link) == str(path)
 
 
+def test_it_is_known_by_its_own_path(mounted: Mount, cgroup: Path) -> None:
+    """And not by the one that led to it, on which others may go."""
+    mounted.pin("groups", cgroup_array()).close()
+    link = mounted.path / "groups/entries/1"
+    with cgroups.cgroup() as other:
+        link.symlink_to(other / ".." / cgroup.name)
+    assert os.readlink(link) == str(cgroup)
+
+
 def test_a_relative_link(mounted: Mount, cgroup: Path) -> None:
     mounted.pin("groups", cgroup_array()).close()
     target = os.path.relpath(cgroup, mounted.path / "groups/entries")

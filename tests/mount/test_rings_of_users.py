@@ -53,7 +53,7 @@ def test_programs_receive_what_is_pushed(
     ("text", "reason"),
     [
         ("0", "expected hexadecimal digits, two for each byte, got '0'"),
-        ("61\nxx", "line 2: expected hexadecimal digits, two for each byte, got 'xx'"),
+        ("61\nxx", "expected hexadecimal digits, two for each byte, got 'xx'"),
         ("[1, 2]", "got an array"),
         ("{}", "got an object"),
     ],

@@ -267,6 +267,40 @@ def lines(*pieces: bytes) -> tuple[Lines, Editing]:
     return file, editing
 
 
+def test_what_is_appended_goes_on_wherever_the_kernel_takes_the_end_to_be() -> None:
+    """A stat in between tells it that the file is empty, and the next write is at 0."""
+    file = Lines("number", "0")
+    opening = Opening(os.O_WRONLY | os.O_APPEND, Caller(0, 0))
+    editing = Editing(cast(Any, file), cast(Any, file), b"", opening)
+    for at, piece in ((0, b"1"), (0, b"2\n"), (3, b"3"), (0, b"4"), (5, b"5\n")):
+        assert editing.write(at, piece) == len(piece)
+    assert file.taken == ["12\n", "345\n"]
+
+
+def test_lines_that_were_taken_cannot_be_cut_off() -> None:
+    file, editing = lines(b"12\n34\n")
+    editing.truncate(4)
+    editing.flush()
+    assert file.taken == ["12\n34\n"]
+    file, editing = lines(b"1\n2\n345")
+    editing.truncate(5)
+    editing.flush()
+    assert file.taken == ["1\n2\n", "3"]
+    file, editing = lines(b"1\n2\n3")
+    editing.truncate(4)
+    editing.write(4, b"5\n")
+    assert file.taken == ["1\n2\n", "5\n"]
+
+
+def test_blank_lines_do_not_pile_up() -> None:
+    file, editing = opened()
+    editing.write(0, b"5\n")
+    with pytest.raises(OSError, match="longer than"):
+        for number in range(100):
+            editing.write(2 + number * 65536, b"\n" * 65536)
+    assert file.now == 5
+
+
 def test_a_write_takes_no_more_lines_than_others_can_wait_for() -> None:
     text = b"12\n" * 100_000
     _, editing = lines()
