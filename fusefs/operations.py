@@ -46,8 +46,7 @@ Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 
 # What poll(2) says of an ordinary file: DEFAULT_POLLMASK, linux/poll.h.
 _POLLED = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
-
-
+# What stat(2) calls each kind of node.
 _KINDS = {Directory: stat.S_IFDIR, Symlink: stat.S_IFLNK, File: stat.S_IFREG}
 
 

@@ -110,13 +110,13 @@ class _Poll:
                     await trio.sleep(_MOMENT)
                     await trio.lowlevel.wait_readable(self._fd)
                 if not self.scope.cancel_called:
-                    ended()
                     self.client.notify()
         except OSError as error:
             log.debug("a poll could not be answered: %s", error)
         except Exception:  # it would end the mount
             log.exception("a poll could not be answered")
         finally:
+            ended()
             trio.lowlevel.notify_closing(self._fd)
             os.close(self._fd)
 

@@ -17,10 +17,9 @@ import errno
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Closing
 
 HEADER = 8  # BPF_RINGBUF_HDR_SZ
 BUSY, DISCARD = 1 << 31, 1 << 30  # BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
@@ -136,7 +135,7 @@ class _Window:
         self.memory, self._start, self._end = None, 0, 0
 
 
-class _Ring:
+class _Ring(Closing):
     """The mapped memory of a ring. A context manager; while it is open the map is kept alive, and
     the map cannot be frozen as long as a part of it is mapped for writing. Raises OSError."""
 
@@ -163,17 +162,6 @@ class _Ring:
         self._window.close()
         self._consumer.close()
         self._producer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class RingBuffer(_Ring):

@@ -37,7 +37,7 @@ class CgroupArray(LinkedMap):
         if known is None:
             raise refusal(errno.ENOENT)
         path, inode = known
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             cgroup = open_cgroup(path)
             try:
                 if os.fstat(cgroup).st_ino == inode:

@@ -91,6 +91,7 @@ class Editing(Handle):
             whole = self._commit_whole(text)
         except Partly as part:
             self._origin, self._text, self._state = origin + part.taken, b"", _State.ENDED
+            # To have taken nothing would not be an error, and tools would try for ever.
             return max(len(data) - (len(text) - part.taken), 1)
         except OSError:
             if goes_on:

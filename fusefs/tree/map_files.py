@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from fusefs.tree.cgroup_slots import CgroupArray
 from fusefs.tree.controls import FormatFile
 from fusefs.tree.entries import Entries, KeyedMap
-from fusefs.tree.map_types import Shape
+from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import Node
 from fusefs.tree.queues import BloomMap, Head, Push
@@ -61,13 +61,26 @@ FILES: Mapping[Shape, tuple[str, ...]] = {
 }
 
 _Maker = Callable[[Finder, Subject, MapView], Node]
+
+
+def _whole(kind: type[EntriesJsonl | Count]) -> _Maker:
+    """Makes a file that goes through all of the map, with what does so anew for each reader."""
+
+    def make(finder: Finder, subject: Subject, view: MapView) -> Node:
+        traits = _traits(view)
+        table = TABLES[traits.shape]
+        return kind(subject, functools.partial(table, finder.place, subject, view, traits))
+
+    return make
+
+
 _MAKERS: Mapping[str, _Maker] = {
     "format": lambda finder, subject, view: FormatFile(finder.place, subject, view),
     "entries": lambda finder, subject, view: Entries(finder, TABLES),
-    "entries.jsonl": lambda *found: EntriesJsonl(found[1], _keyed(*found)),
-    "count": lambda *found: Count(found[1], _keyed(*found)),
+    "entries.jsonl": _whole(EntriesJsonl),
+    "count": _whole(Count),
     "head": lambda finder, subject, view: Head(subject, view),
-    "push": lambda finder, subject, view: _PUSHES.get(_shape(view), Push)(subject, view),
+    "push": lambda finder, subject, view: _PUSHES.get(_traits(view).shape, Push)(subject, view),
     "records": lambda finder, subject, view: UnreadRecords(subject, view),
     "records_pipe": lambda finder, subject, view: RecordsPipe(subject, view),
 }
@@ -77,15 +90,9 @@ _MAKERS: Mapping[str, _Maker] = {
 _PUSHES: Mapping[Shape, type[Push]] = {Shape.USER_RECORDS: RecordsPush}
 
 
-def _shape(view: MapView) -> Shape:
+def _traits(view: MapView) -> Traits:
     assert view.traits  # it has files
-    return view.traits.shape
-
-
-def _keyed(finder: Finder, subject: Subject, view: MapView) -> Callable[[], KeyedMap]:
-    assert view.traits  # it has files
-    table = TABLES[view.traits.shape]
-    return functools.partial(table, finder.place, subject, view, view.traits)
+    return view.traits
 
 
 def map_files(finder: Finder, subject: Subject, view: MapView) -> dict[str, Node]:
