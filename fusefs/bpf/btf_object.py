@@ -9,6 +9,8 @@ from fusefs.bpf.btf import Btf, kernel_btf
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
 
+_NAME = 64  # bytes of a module's name, MODULE_NAME_LEN in linux/module.h
+
 
 class BtfInfo(ctypes.Structure):
     """`struct bpf_btf_info`."""
@@ -28,6 +30,18 @@ class BtfObject(Object):
 
     kind = "btf"
     by_id = Command.BTF_GET_FD_BY_ID
+    next_id = Command.BTF_GET_NEXT_ID
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        name = buffer(_NAME)
+        self.info = self.fill(BtfInfo(name=ctypes.addressof(name), name_len=len(name)))
+        self.name = name.value.decode("utf-8", "replace")
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it describes the kernel itself or one of its modules, whose `name` it has."""
+        return bool(self.info.kernel_btf)
 
     @classmethod
     def load(cls, blob: bytes) -> BtfObject:
@@ -47,16 +61,14 @@ class BtfObject(Object):
 
     def blob(self) -> bytes:
         """The blob, whole."""
-        size = self.fill(BtfInfo()).btf_size
+        size = self.info.btf_size
         data = buffer(size)
         self.fill(BtfInfo(btf=ctypes.addressof(data), btf_size=size))
         return data.raw[:size]
 
     def parse(self) -> Btf:
         """Its types. A module's blob is split from the kernel's own. Raises BtfError."""
-        name = buffer(64)
-        info = self.fill(BtfInfo(name=ctypes.addressof(name), name_len=len(name)))
-        kernel = kernel_btf() if info.kernel_btf else None
-        if kernel and name.value == b"vmlinux":
+        kernel = kernel_btf() if self.is_kernel else None
+        if kernel and self.name == "vmlinux":
             return kernel
         return Btf.parse(self.blob(), kernel)

@@ -42,6 +42,7 @@ class Command(enum.IntEnum):
     BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_FREEZE = 22
+    BTF_GET_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
     LINK_GET_FD_BY_ID = 30
     LINK_GET_NEXT_ID = 31

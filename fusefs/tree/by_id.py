@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Hashable, Iterator
 
-from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.object import Object
 from fusefs.tree.context import Context
 from fusefs.tree.node import Attributes, Directory, Node, gone, refusal
 from fusefs.tree.object_directory import ObjectDirectory
@@ -21,7 +21,7 @@ from fusefs.tree.targets import BY_ID, KINDS, parse_id, path_by_id
 class IdSubject(Subject):
     """An object by its id. It belongs to root, and was always there."""
 
-    def __init__(self, context: Context, kind: type[Pinned], object_id: int) -> None:
+    def __init__(self, context: Context, kind: type[Object], object_id: int) -> None:
         super().__init__((kind, object_id), context)
         self._kind = kind
         self._id = object_id
@@ -32,7 +32,7 @@ class IdSubject(Subject):
         times = {f"st_{time}time_ns": started for time in "amc"}
         return os.stat_result((stat.S_IFREG | 0o600, *[0] * 9), times)
 
-    def open(self) -> Pinned:
+    def open(self) -> Object:
         try:
             return self._kind.from_id(self._id)
         except FileNotFoundError:
@@ -42,7 +42,7 @@ class IdSubject(Subject):
 class IdPlace(Place):
     """An id. What has it is the same as long as it is there."""
 
-    def __init__(self, context: Context, kind: type[Pinned], object_id: int) -> None:
+    def __init__(self, context: Context, kind: type[Object], object_id: int) -> None:
         super().__init__(context)
         self._subject = IdSubject(context, kind, object_id)
         self._path = path_by_id(kind, object_id)
@@ -104,7 +104,7 @@ class Ids(_RootsDirectory):
 
     __slots__ = ("_kind",)
 
-    def __init__(self, context: Context, kind: type[Pinned]) -> None:
+    def __init__(self, context: Context, kind: type[Object]) -> None:
         super().__init__((BY_ID, kind), context)
         self._kind = kind
 

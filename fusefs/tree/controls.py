@@ -6,9 +6,9 @@ from __future__ import annotations
 import errno
 import os
 
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.text.errors import Refused
 from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, parse_settings
 from fusefs.tree.files import WritableFile
@@ -25,10 +25,10 @@ class ErrorLogFile(WritableFile):
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject, "error_log")
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         return self.subject.logs.read(obj).encode()
 
-    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+    def accept(self, obj: Object, text: str, opening: Opening) -> None:
         self.subject.logs.clear(obj)
 
     def change(self, change: Change, caller: Caller) -> None:
@@ -36,7 +36,7 @@ class ErrorLogFile(WritableFile):
             with self.subject.open() as obj:
                 self.emptied(obj)
 
-    def emptied(self, obj: Pinned) -> None:
+    def emptied(self, obj: Object) -> None:
         self.subject.logs.clear(obj)
 
 
@@ -52,10 +52,10 @@ class Frozen(WritableFile):
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & (0o444 if self._view.frozen(self.subject) else 0o666)
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         return b"%d\n" % (isinstance(obj, Map) and obj.frozen())
 
-    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+    def accept(self, obj: Object, text: str, opening: Opening) -> None:
         assert isinstance(obj, Map)  # only maps are given this file
         frozen = obj.frozen()
         match text.strip():
@@ -80,14 +80,14 @@ class FormatFile(WritableFile):
         self._place = place
         self._view = view
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         shown = {"value": AUTO} if self._view.live else {"key": AUTO, "value": AUTO}
         shown |= self._view.settings
         if self._view.per_cpu:
             shown = shown | {PERCPU: shown.get(PERCPU, EACH)}
         return "".join(f"{target}: {name}\n" for target, name in shown.items()).encode()
 
-    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+    def accept(self, obj: Object, text: str, opening: Opening) -> None:
         given = parse_settings(text)
         written = {target: name for target, (name, _at) in given.items()}
         try:

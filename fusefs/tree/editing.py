@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.object import Object
 from fusefs.text.errors import Incomplete, Refused
 from fusefs.tree.node import Handle, Opening, refusal
 
@@ -57,7 +57,7 @@ class Editing(Handle):
     and none but a new one from the start is taken.
     """
 
-    def __init__(self, file: WritableFile, obj: Pinned, contents: bytes, opening: Opening) -> None:
+    def __init__(self, file: WritableFile, obj: Object, contents: bytes, opening: Opening) -> None:
         self._file = file
         self._object = obj
         self._contents = contents

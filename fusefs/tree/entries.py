@@ -11,9 +11,10 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
 
 from fusefs.bpf.batch import split
-from fusefs.bpf.bpffs import Pinned, RenameFlags
+from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Existence, Map
+from fusefs.bpf.object import Object
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
@@ -75,10 +76,10 @@ class Entry(ValueFile, KeyNode):
     def fixed(self) -> str:
         return self.view.summed or super().fixed()
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         return self.text(self.current(obj))
 
-    def current(self, obj: Pinned) -> bytes:
+    def current(self, obj: Object) -> bytes:
         """The value now. Raises `gone()`."""
         try:
             return self.look(as_map(obj))
@@ -89,7 +90,7 @@ class Entry(ValueFile, KeyNode):
         key = to_text(self.view.key, self.key).rstrip().encode()
         return {KEY_ATTRIBUTE: key} if len(key) <= _LONGEST_ATTRIBUTE else {}
 
-    def contents(self, obj: Pinned, flags: int) -> bytes:
+    def contents(self, obj: Object, flags: int) -> bytes:
         try:
             return self.render(obj)
         except OSError as error:

@@ -9,7 +9,7 @@ import os
 from collections import deque
 from datetime import UTC, datetime
 
-from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.object import Object
 from fusefs.text.jsontext import escape_controls
 from fusefs.tree.recent import Recent
 
@@ -45,7 +45,7 @@ class ErrorLogs:
     def __init__(self) -> None:
         self._logs = Recent[tuple[str, int], deque[str]](_OBJECTS)
 
-    def add(self, obj: Pinned, what: str, reason: str, text: str = "", at: int = 0) -> None:
+    def add(self, obj: Object, what: str, reason: str, text: str = "", at: int = 0) -> None:
         """Note that `what` was refused for `reason`, at position `at` of `text` if there is one."""
         key = (obj.kind, obj.info.id)
         log = self._logs[key] = self._logs.get(key, deque(maxlen=_PER_OBJECT))
@@ -57,10 +57,10 @@ class ErrorLogs:
             lines += [f"    {line}", f"    {' ' * column}^"]
         log.append("".join(f"{line}\n" for line in lines))
 
-    def read(self, obj: Pinned) -> str:
+    def read(self, obj: Object) -> str:
         """The log of an object, oldest first; empty when nothing was refused."""
         return "".join(self._logs.get((obj.kind, obj.info.id), ()))
 
-    def clear(self, obj: Pinned) -> None:
+    def clear(self, obj: Object) -> None:
         """Forget an object's refusals."""
         self._logs.pop((obj.kind, obj.info.id), None)

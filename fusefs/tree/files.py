@@ -13,9 +13,9 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from typing import ClassVar
 
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.bpf.syscall import ENOTSUPP
 from fusefs.text.errors import Refused
 from fusefs.tree.editing import Editing
@@ -41,7 +41,7 @@ _TRANSLATED = {
 
 
 def explained(
-    subject: Subject, obj: Pinned, what: str, error: Exception, text: str = ""
+    subject: Subject, obj: Object, what: str, error: Exception, text: str = ""
 ) -> OSError:
     """Note in the object's log why `what` was refused, and give the error for the user.
 
@@ -87,7 +87,7 @@ class ObjectFile(File):
         """Remove what the file shows."""
         raise refusal(errno.EPERM)
 
-    def refuse(self, obj: Pinned, what: str, error: Exception, text: str = "") -> OSError:
+    def refuse(self, obj: Object, what: str, error: Exception, text: str = "") -> OSError:
         """Note in the object's log why `what` was refused; the error for the user."""
         return explained(self.subject, obj, f"{what} {self.name}", error, text)
 
@@ -102,10 +102,10 @@ class TextFile(ObjectFile):
         self._sighting = Sighting()
 
     @abstractmethod
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         """The text now. Raises OSError, `gone()` for a part of the object that is gone."""
 
-    def glance(self, obj: Pinned) -> bytes:
+    def glance(self, obj: Object) -> bytes:
         """The text as of not long ago, for attributes, where that costs less than to render it."""
         return self.render(obj)
 
@@ -144,11 +144,11 @@ class TextFile(ObjectFile):
         self.see(contents, status.st_mtime_ns)
         return self.handle(obj, contents, Opening(flags, caller))
 
-    def contents(self, obj: Pinned, flags: int) -> bytes:
+    def contents(self, obj: Object, flags: int) -> bytes:
         """What an open with these flags finds."""
         return self.render(obj)
 
-    def handle(self, obj: Pinned, contents: bytes, opening: Opening) -> Handle:
+    def handle(self, obj: Object, contents: bytes, opening: Opening) -> Handle:
         """The open file."""
         return Reading(self, obj, contents)
 
@@ -173,11 +173,11 @@ class WritableFile(TextFile):
         """The length in bytes that a text may have."""
         return 1 << 16
 
-    def check(self, obj: Pinned, text: str) -> None:
+    def check(self, obj: Object, text: str) -> None:
         """Raise `Refused` when no text that begins so can be valid."""
 
     @abstractmethod
-    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+    def accept(self, obj: Object, text: str, opening: Opening) -> None:
         """Do what a whole text says.
 
         Raises `Refused`, `Incomplete` or OSError, and then nothing has changed.
@@ -186,10 +186,10 @@ class WritableFile(TextFile):
     def change(self, change: Change, caller: Caller) -> None:
         """Tools set size, mode, owner and times of what they save: accepted, and without effect."""
 
-    def emptied(self, obj: Pinned) -> None:
+    def emptied(self, obj: Object) -> None:
         """It was truncated. That alone changes nothing; the value that is written next does."""
 
-    def handle(self, obj: Pinned, contents: bytes, opening: Opening) -> Handle:
+    def handle(self, obj: Object, contents: bytes, opening: Opening) -> Handle:
         if wants_write(opening.flags):
             return Editing(self, obj, contents, opening)
         return Reading(self, obj, contents)
@@ -198,7 +198,7 @@ class WritableFile(TextFile):
 class Reading(Handle):
     """An open text: one consistent rendering, made anew when it is read again from its start."""
 
-    def __init__(self, file: TextFile, obj: Pinned, contents: bytes) -> None:
+    def __init__(self, file: TextFile, obj: Object, contents: bytes) -> None:
         self._file = file
         self._object = obj
         self._contents = contents
@@ -251,7 +251,7 @@ class StreamFile(ObjectFile):
     __slots__ = ()
 
     @abstractmethod
-    def stream(self, obj: Pinned) -> Iterator[bytes]:
+    def stream(self, obj: Object) -> Iterator[bytes]:
         """The text, in pieces of bounded size; an empty one where others may have a turn."""
 
     def attributes(self) -> Attributes:
@@ -266,7 +266,7 @@ class StreamFile(ObjectFile):
 class Streaming(Handle):
     """An open stream. Going back means to read it again from its start, as in /proc."""
 
-    def __init__(self, file: StreamFile, obj: Pinned) -> None:
+    def __init__(self, file: StreamFile, obj: Object) -> None:
         self._file = file
         self._object = obj
         self._restart()

@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable
 
 from fusefs.bpf import names
-from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.jsontext import Json, to_json
 from fusefs.tree.files import TextFile
@@ -26,7 +27,7 @@ _REPEATED = frozenset(
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*|0x[0-9a-f]+)")
 
 
-def describe(obj: Pinned, view: MapView | None) -> Info:
+def describe(obj: Object, view: MapView | None) -> Info:
     """All that is known of an object, by the kernel's names. Raises OSError."""
     fdinfo = obj.fdinfo()
     match obj:
@@ -36,6 +37,10 @@ def describe(obj: Pinned, view: MapView | None) -> Info:
             info = _program(obj)
         case Link():
             info = _link(obj)
+        case BtfObject():
+            info = _btf(obj)
+        case _:
+            raise AssertionError(obj)
     for name, text in fdinfo.items():
         if name not in info and name not in _REPEATED:
             info[name] = int(text, 0) if _NUMBER.fullmatch(text) else text
@@ -86,6 +91,15 @@ def _link(link: Link) -> Info:
     return fields
 
 
+def _btf(btf: BtfObject) -> Info:
+    return {
+        "name": btf.name,
+        "id": btf.info.id,
+        "kernel_btf": btf.is_kernel,
+        "size": btf.info.btf_size,
+    }
+
+
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*( [A-Za-z0-9_*()./+\[\]-]+)*")
 # Words that YAML 1.1 or 1.2 reads as something else than a string.
 _YAML_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
@@ -120,7 +134,7 @@ class InfoFile(TextFile):
             readable &= (status.st_mode & 0o222) << 1
         return readable
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         return self._form(describe(obj, self._found.view)).encode()
 
 

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Mapping
 
 from fusefs.tree.cgroup_slots import CgroupArray
-from fusefs.tree.controls import FormatFile
+from fusefs.tree.controls import FormatFile, Frozen
 from fusefs.tree.entries import Entries, KeyedMap
 from fusefs.tree.map_types import Shape, Traits
-from fusefs.tree.map_view import Finder, MapView
+from fusefs.tree.map_view import Finder, Found, MapView
 from fusefs.tree.node import Node
 from fusefs.tree.queues import BloomMap, Head, Push
 from fusefs.tree.redirects import RedirectMap
@@ -20,6 +20,8 @@ from fusefs.tree.stacks import StackMap
 from fusefs.tree.storages import CgroupStorage, InodeStorage, SocketStorage, TaskStorage
 from fusefs.tree.streams import Count, EntriesJsonl
 from fusefs.tree.subject import Subject
+from fusefs.tree.types_file import TypesFile
+from fusefs.tree.variables import Variables, has_variables
 
 # What is in `entries/`, for the shapes that have it.
 TABLES: Mapping[Shape, type[KeyedMap]] = {
@@ -95,7 +97,13 @@ def _traits(view: MapView) -> Traits:
     return view.traits
 
 
-def map_files(finder: Finder, subject: Subject, view: MapView) -> dict[str, Node]:
+def map_files(finder: Finder, found: Found) -> dict[str, Node]:
     """The files of a map, by name: those that its type has."""
+    subject, view = found.subject, found.view
+    assert view  # it is a map
     names = FILES[view.traits.shape] if view.traits else ()
-    return {name: _MAKERS[name](finder, subject, view) for name in names}
+    files: dict[str, Node] = {"types.h": TypesFile(found), "frozen": Frozen(subject, view)}
+    files |= {name: _MAKERS[name](finder, subject, view) for name in names}
+    if has_variables(view):
+        files["vars"] = Variables(finder)
+    return files

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.credentials import Caller
-from fusefs.tree.controls import ErrorLogFile, Frozen
+from fusefs.bpf.link import Link
+from fusefs.bpf.map import Map
+from fusefs.bpf.program import Program
+from fusefs.tree.btf_files import btf_files
+from fusefs.tree.controls import ErrorLogFile
 from fusefs.tree.files import FixedFile, ObjectFile
 from fusefs.tree.info import InfoFile, json_line, to_yaml
+from fusefs.tree.link_files import link_files
 from fusefs.tree.map_files import map_files
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
+from fusefs.tree.program_files import program_files
 from fusefs.tree.subject import Place
-from fusefs.tree.types_file import TypesFile
-from fusefs.tree.variables import Variables, has_variables
 
 # The daemon's own troubles, which pass; others tell of the object.
 _PASSING = frozenset({errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
@@ -84,17 +89,19 @@ def _listed(node: Node) -> bool:
     return not isinstance(node, ObjectFile) or (node.listed and node.present())
 
 
+# What each kind of object has besides, by the kind.
+_OF_KIND: Mapping[str, Callable[[Finder, Found], dict[str, Node]]] = {
+    Map.kind: map_files,
+    Program.kind: program_files,
+    Link.kind: link_files,
+    BtfObject.kind: btf_files,
+}
+
+
 def _files(finder: Finder, found: Found) -> dict[str, Node]:
-    subject, view = found.subject, found.view
     files: dict[str, Node] = {
         "info": InfoFile(found, "info", to_yaml),
         "info.json": InfoFile(found, "info.json", json_line),
-        "types.h": TypesFile(found),
-        "error_log": ErrorLogFile(subject),
+        "error_log": ErrorLogFile(found.subject),
     }
-    if view:
-        files["frozen"] = Frozen(subject, view)
-        files |= map_files(finder, subject, view)
-        if has_variables(view):
-            files["vars"] = Variables(finder)
-    return files
+    return files | _OF_KIND[found.kind](finder, found)

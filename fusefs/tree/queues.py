@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Incomplete, Refused
 from fusefs.text.names import from_name, to_name
@@ -39,7 +39,7 @@ class Head(TextFile):
                 return False
         return True
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         try:
             return to_text(self._view.value, as_map(obj).peek()).encode()
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Push(WritableFile):
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & (0 if self.view.frozen(self.subject) else 0o222)
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         return b""
 
     @property
@@ -86,11 +86,11 @@ class Push(WritableFile):
     def longest(self) -> int:
         return max(1 << 20, (1 << 16) + 256 * self.codec.weight + 8 * self.codec.size)
 
-    def check(self, obj: Pinned, text: str) -> None:
+    def check(self, obj: Object, text: str) -> None:
         if "\n" not in text:
             check_begins(self.codec, text)
 
-    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+    def accept(self, obj: Object, text: str, opening: Opening) -> None:
         values = self._values(text)
         added = self.push_all(as_map(obj), [value for value, _end in values])
         if added < len(values):

@@ -8,10 +8,10 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
 from fusefs.bpf.mounts import is_read_only
+from fusefs.bpf.object import Object
 from fusefs.bpf.ring_buffer import Batch, RingBuffer, UserRingBuffer
 from fusefs.text.records import Records, record_lines
 from fusefs.tree.files import ObjectFile, StreamFile
@@ -43,7 +43,7 @@ class UnreadRecords(StreamFile):
         super().__init__(subject, "records")
         self._view = view
 
-    def stream(self, obj: Pinned) -> Iterator[bytes]:
+    def stream(self, obj: Object) -> Iterator[bytes]:
         try:
             with RingBuffer(as_map(obj)) as ring:
                 for records in ring.unread():

@@ -15,9 +15,10 @@ from collections.abc import Hashable
 from typing import ClassVar
 
 from fusefs.bpf import names
-from fusefs.bpf.bpffs import Pinned, RenameFlags
+from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Existence, Map
+from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
@@ -172,13 +173,13 @@ class MapOfObjects(LinkedMap, ABC):
         return text_to(self.place.context, self.base, self.kind, number)
 
     @abstractmethod
-    def misfit(self, bpf_map: Map, obj: Pinned) -> str:
+    def misfit(self, bpf_map: Map, obj: Object) -> str:
         """Why the kernel finds that an object does not fit."""
 
     def check(self, bpf_map: Map, target: str, caller: Caller) -> None:
         self._open(target, caller).close()
 
-    def _open(self, target: str, caller: Caller) -> Pinned:
+    def _open(self, target: str, caller: Caller) -> Object:
         obj = open_target(self.place.context, self.base, target, caller)
         if not isinstance(obj, self.kind):
             obj.close()
@@ -191,7 +192,7 @@ class MapOfObjects(LinkedMap, ABC):
         with self._open(target, caller) as obj:
             self._set(bpf_map, key, obj, existence)
 
-    def _set(self, bpf_map: Map, key: bytes, obj: Pinned, existence: Existence) -> None:
+    def _set(self, bpf_map: Map, key: bytes, obj: Object, existence: Existence) -> None:
         try:
             bpf_map.update(key, obj.fd.to_bytes(4, sys.byteorder), existence)
         except OSError as error:
@@ -214,7 +215,7 @@ class MapOfMaps(MapOfObjects):
 
     kind = Map
 
-    def misfit(self, bpf_map: Map, obj: Pinned) -> str:
+    def misfit(self, bpf_map: Map, obj: Object) -> str:
         """The kernel does not tell what the map was made for; one that is in it is an example."""
         general = "a map fits whose type, sizes and flags are those that this one was made for"
         with contextlib.suppress(FileNotFoundError):  # it was taken out meanwhile
@@ -225,7 +226,7 @@ class MapOfMaps(MapOfObjects):
         return general
 
 
-def _difference(given: Pinned, wanted: Pinned) -> str:
+def _difference(given: Object, wanted: Object) -> str:
     for field in _ALIKE:
         one, other = getattr(given.info, field), getattr(wanted.info, field)
         if one != other:
@@ -247,7 +248,7 @@ class ProgArray(MapOfObjects):
 
     kind = Program
 
-    def misfit(self, bpf_map: Map, obj: Pinned) -> str:
+    def misfit(self, bpf_map: Map, obj: Object) -> str:
         owner = bpf_map.fdinfo().get("owner_prog_type")
         given = names.name_of(names.PROGRAM_TYPE, obj.info.type)
         if owner is None:

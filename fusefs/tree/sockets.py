@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from fusefs.bpf import socket_diag
 from fusefs.bpf.batch import Batch
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.bpf.walk import has_key
 from fusefs.text.codec import Codec
 from fusefs.text.sockets import Known, Socket
@@ -54,7 +54,7 @@ class SocketEntry(Entry):
             codec = codec.by(seen_sockets.current)
         return to_text(codec, value).encode()
 
-    def glance(self, obj: Pinned) -> bytes:
+    def glance(self, obj: Object) -> bytes:
         return super().text(self.current(obj))
 
 

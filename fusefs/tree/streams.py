@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.object import Object
 from fusefs.tree.entries import KeyedMap
 from fusefs.tree.files import StreamFile
 from fusefs.tree.subject import Subject
@@ -21,7 +21,7 @@ class EntriesJsonl(StreamFile):
         super().__init__(subject, "entries.jsonl")
         self._keyed = keyed
 
-    def stream(self, obj: Pinned) -> Iterator[bytes]:
+    def stream(self, obj: Object) -> Iterator[bytes]:
         return (lines.encode() for lines in self._keyed().lines(as_map(obj)))
 
 
@@ -34,7 +34,7 @@ class Count(StreamFile):
         super().__init__(subject, "count")
         self._keyed = keyed
 
-    def stream(self, obj: Pinned) -> Iterator[bytes]:
+    def stream(self, obj: Object) -> Iterator[bytes]:
         count = 0
         for number in self._keyed().counts(as_map(obj)):
             count += number

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 
 from fusefs.bpf import bpffs
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.bpf.object import Object
 from fusefs.tree.context import Context
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.node import Change, gone, refusal
@@ -33,10 +33,10 @@ class Subject(ABC):
         """Owner, permission bits and times. Raises `gone()`."""
 
     @abstractmethod
-    def open(self) -> Pinned:
+    def open(self) -> Object:
         """Open the object. Raises `gone()`; another OSError when the kernel does not open it."""
 
-    def open_by(self, caller: Caller) -> Pinned:
+    def open_by(self, caller: Caller) -> Object:
         """Open the object to read and write it, if the kernel lets `caller` do so.
 
         Raises PermissionError when it does not.
@@ -139,7 +139,7 @@ class Pin(Subject):
             raise gone()
         return status
 
-    def open(self) -> Pinned:
+    def open(self) -> Object:
         place = self._place
         if place.directory.moved():
             raise gone()

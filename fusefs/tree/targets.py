@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
-from fusefs.bpf.bpffs import Pinned
+from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused, clip
 from fusefs.tree.context import Context
@@ -16,17 +17,18 @@ from fusefs.tree.node import refusal
 
 # The directory of all objects in the kernel, and in it that of each kind.
 BY_ID = ".by-id"
-KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
+KINDS: dict[str, type[Object]] = {
     "maps": Map,
     "programs": Program,
     "links": Link,
+    "btfs": BtfObject,
 }
 # What opening a path in bpffs says of what is no object; EPERM of a name with a dot.
 _NO_OBJECT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.EPERM}
 _DIRECTORIES = {kind: name for name, kind in KINDS.items()}
 
 
-def path_by_id(kind: type[Pinned], object_id: int) -> tuple[str, ...]:
+def path_by_id(kind: type[Object], object_id: int) -> tuple[str, ...]:
     """The names that lead to an object from the root of the mount."""
     return BY_ID, _DIRECTORIES[kind], str(object_id)
 
@@ -38,7 +40,7 @@ def parse_id(text: str) -> int | None:
 
 
 def text_to(
-    context: Context, base: Sequence[str] | None, kind: type[Pinned], object_id: int
+    context: Context, base: Sequence[str] | None, kind: type[Object], object_id: int
 ) -> str:
     """The text of a symbolic link in the directory `base` of the mount that leads to an object. It
     is relative, and so good wherever the mount is seen, unless it is not known where that is."""
@@ -46,7 +48,7 @@ def text_to(
     return "/".join((*to_root, *path_by_id(kind, object_id)))
 
 
-def open_target(context: Context, base: Sequence[str] | None, text: str, caller: Caller) -> Pinned:
+def open_target(context: Context, base: Sequence[str] | None, text: str, caller: Caller) -> Object:
     """Open the object to which a symbolic link of this text would lead, were it in the directory
     `base` of the mount; with the caller's rights.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind
 from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.c_names import remark
 from fusefs.text.declarations import declarations
@@ -33,7 +33,7 @@ class TypesFile(TextFile):
     def known(self) -> bool:
         return self._sighting.seen
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         title = f"{obj.kind} {obj.info.id}"
         try:
             lines = [*self._lines(obj)]
@@ -45,7 +45,7 @@ class TypesFile(TextFile):
         )
         return f"{text.rstrip()}\n\n#endif\n".encode()
 
-    def _lines(self, obj: Pinned) -> Iterator[str]:
+    def _lines(self, obj: Object) -> Iterator[str]:
         view = self._found.view
         if view:
             yield from _of_map(view)

@@ -9,9 +9,9 @@ import time
 from abc import abstractmethod
 from collections.abc import Hashable
 
-from fusefs.bpf.bpffs import Pinned
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.text.codec import Codec
 from fusefs.text.value import check_begins, from_text, to_text
 from fusefs.tree.files import WritableFile
@@ -88,10 +88,10 @@ class ValueFile(WritableFile):
         codec = self.codec
         return (1 << 16) + 256 * codec.weight + 8 * codec.size
 
-    def check(self, obj: Pinned, text: str) -> None:
+    def check(self, obj: Object, text: str) -> None:
         check_begins(self.codec, text, self.old(as_map(obj)))
 
-    def accept(self, obj: Pinned, text: str, opening: Opening) -> None:
+    def accept(self, obj: Object, text: str, opening: Opening) -> None:
         bpf_map = as_map(obj)
         old = self.old(bpf_map)
         new = from_text(self.codec, text, old)
@@ -99,7 +99,7 @@ class ValueFile(WritableFile):
         self.found(new, time.time_ns())
 
 
-def as_map(obj: Pinned) -> Map:
+def as_map(obj: Object) -> Map:
     """An object that is known to be a map: only maps are given files of values."""
     assert isinstance(obj, Map)
     return obj

@@ -13,9 +13,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fusefs.bpf.bpffs import Pinned, RenameFlags
+from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
 from fusefs.text.changes import changes
 from fusefs.text.codec import Codec
 from fusefs.text.composite import Part, Struct
@@ -86,7 +87,7 @@ class Variable(ValueFile):
             return f"variables of {section} are read-only"
         return super().fixed()
 
-    def render(self, obj: Pinned) -> bytes:
+    def render(self, obj: Object) -> bytes:
         return self.text(self.old(as_map(obj)))
 
     def old(self, bpf_map: Map) -> bytes:

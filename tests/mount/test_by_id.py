@@ -55,7 +55,7 @@ def test_it_goes_with_the_object(mounted: Mount) -> None:
 
 def test_it_is_reached_and_not_listed(mounted: Mount) -> None:
     assert ".by-id" not in os.listdir(mounted.path)
-    assert mounted.sh("ls .by-id").stdout == "links\nmaps\nprograms\n"
+    assert mounted.sh("ls .by-id").stdout == "btfs\nlinks\nmaps\nprograms\n"
     assert (
         mounted.sh("stat -c '%A %U:%G' .by-id .by-id/maps").stdout == "dr-x------ root:root\n" * 2
     )
