@@ -1,0 +1,84 @@
+"""A program as a listing: functions, labels, instructions, and the source lines they are from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from fusefs.text.ebpf import SIZE, Instruction, Names, decode, relative
+from fusefs.text.ebpf_syntax import write
+from fusefs.text.jsontext import escape_controls
+
+_WIDTH = 4  # of the numbers of instructions, at least
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a source file. `file` and `text` are empty where they are not known."""
+
+    file: str
+    number: int
+    text: str
+
+
+def listing(
+    code: bytes, names: Names, functions: Mapping[int, str], lines: Mapping[int, Line]
+) -> Iterator[str]:
+    """The lines of a program's text, each with its newline, made as they are asked for.
+
+    `functions` has the names of functions by the index of their first instruction, `lines` the
+    source lines of the instructions that are the first of one. Where a jump leads to stands a
+    label, `L` and the index of that instruction; a jump to where none begins tells how far it is.
+    """
+    labels = _labels(code)
+    last = len(code) // SIZE - 1
+    width = max(len(str(last)), _WIDTH)
+    file = ""
+
+    def where(jump: Instruction) -> str:
+        target = _target(jump)
+        return f"L{target}" if target in labels else relative(jump)
+
+    for instruction in decode(code):
+        index = instruction.index
+        if index in functions:
+            yield from _header(functions[index], first=index == 0)
+        if index in labels:
+            yield f"L{index}:\n"
+        if index in lines:
+            line = lines[index]
+            yield from _source(line, file)
+            file = line.file
+        yield f"{index:{width}d}: {write(instruction, names, where)}\n"
+    if left := code[len(code) // SIZE * SIZE :]:
+        yield f"{last + 1:{width}d}: .byte {', '.join(map(str, left))}\n"
+
+
+def _target(jump: Instruction) -> int | None:
+    """The index that a jump leads to."""
+    return None if (step := jump.step) is None else jump.index + 1 + step
+
+
+def _labels(code: bytes) -> frozenset[int]:
+    """The instructions that are jumped to."""
+    targets = set()
+    starts = bytearray(len(code) // SIZE)
+    for instruction in decode(code):
+        starts[instruction.index] = 1
+        if (target := _target(instruction)) is not None:
+            targets.add(target)
+    return frozenset(target for target in targets if 0 <= target < len(starts) and starts[target])
+
+
+def _header(name: str, *, first: bool) -> Iterator[str]:
+    if not first:
+        yield "\n"
+    yield f"{escape_controls(name)}:\n"
+
+
+def _source(line: Line, file: str) -> Iterator[str]:
+    """A source line; the name of its file before it, if that is another than `file`."""
+    if line.file != file and line.file:
+        yield f"; {escape_controls(line.file)}\n"
+    text = escape_controls(line.text.strip())
+    yield f"; {line.number}: {text}\n" if text else f"; {line.number}\n"
