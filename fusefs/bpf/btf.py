@@ -300,6 +300,10 @@ class Btf:
             raise BtfError(f"string offset {offset} is outside the blob")
         return self._strings[start : self._strings.index(0, start)].decode("utf-8", "replace")
 
+    def string(self, offset: int) -> str:
+        """The string at an offset of its strings, as the information about source lines has it."""
+        return self._string(offset)
+
     def type(self, type_id: int) -> Type:
         """The type with this id."""
         if type_id == 0:

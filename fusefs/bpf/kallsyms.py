@@ -80,6 +80,11 @@ class Symbols:
     def __len__(self) -> int:
         return len(self._addresses)
 
+    def address(self, name: str) -> int | None:
+        """Where the function of this name in the kernel itself begins; the first of several."""
+        at = self._names.find(b"\n%s\n" % name.encode()) + 1
+        return self._addresses[self._starts.index(at)] if at else None
+
     @property
     def size(self) -> int:
         """The bytes of memory that it takes, or nearly so."""
@@ -117,6 +122,18 @@ def _functions(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
                 yield address, name
 
 
+def _variable(address: int) -> str | None:
+    try:
+        with KALLSYMS.open("rb") as file:
+            for line in file:
+                if line.startswith(b"%016x " % address):
+                    _address, kind, name = line.split(None, 2)
+                    return None if kind in b"tTwW" else name.decode("utf-8", "replace").rstrip()
+    except OSError:
+        pass  # as where it hides addresses: then nothing has a name
+    return None
+
+
 class Kallsyms:
     """The symbols as they are now. They are read when they are asked for, and again when an
     address may be in what came later: in a module or a BPF program."""
@@ -126,15 +143,28 @@ class Kallsyms:
         self._read = float("-inf")
         self._modules = b""
         self._last_program = 0
+        self._variables: dict[int, str | None] = {}
 
     def names(self, addresses: Collection[int]) -> dict[int, str]:
         """`symbol+0xoffset [module]` for each of the addresses that is in a known function."""
-        found: dict[int, str] = {}
+        return {address: str(symbol) for address, symbol in self.find(addresses).items()}
+
+    def find(self, addresses: Collection[int]) -> dict[int, Symbol]:
+        """The symbol of each of the addresses that is in a known function."""
         symbols = self._symbols_for(addresses)
-        for address in addresses:
-            if symbol := symbols.find(address):
-                found[address] = str(symbol)
-        return found
+        found = ((address, symbols.find(address)) for address in addresses)
+        return {address: symbol for address, symbol in found if symbol}
+
+    def variable(self, address: int) -> str | None:
+        """The name of the variable at an address; to find it takes as long as to read all symbols,
+        and so it is remembered."""
+        if address not in self._variables:
+            self._variables[address] = _variable(address)
+        return self._variables[address]
+
+    def address(self, name: str) -> int | None:
+        """Where the function of this name in the kernel itself begins, if that is known."""
+        return self._symbols_for(()).address(name)
 
     def _symbols_for(self, addresses: Collection[int]) -> Symbols:
         symbols = self._symbols
@@ -155,3 +185,7 @@ class Kallsyms:
             self._modules = _MODULES.read_bytes()
         old = time.monotonic() - self._read > _OLD
         return old or modules != self._modules or last != self._last_program
+
+
+# Those of this machine, which all share.
+kernel_symbols = Kallsyms()

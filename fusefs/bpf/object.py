@@ -60,6 +60,7 @@ class Object(Closing):
     def __init__(self, fd: int) -> None:
         """Takes over the descriptor `fd`."""
         self.fd = fd
+        self._filled = 0  # how many bytes of `info` the kernel knows
 
     @classmethod
     def from_id(cls, object_id: int) -> Self:
@@ -105,14 +106,17 @@ class Object(Closing):
             bpf_fd=self.fd, info_len=ctypes.sizeof(info), info=ctypes.addressof(info)
         )
         syscall.bpf(Command.OBJ_GET_INFO_BY_FD, arguments)
+        self._filled = arguments.info_len
         return info
 
     def fields(self) -> dict[str, int | str]:
-        """The numbers and names of the info call, by the kernel's names; bytes in hexadecimal."""
+        """The numbers and names of the info call, by the kernel's names; bytes in hexadecimal. What
+        the kernel is too old to know is not among them."""
         fields: dict[str, int | str] = {}
         for name, *_ in self.info._fields_:
             value = getattr(self.info, name)
-            if name.startswith("_") or name in _NO_FIELDS:
+            known = getattr(type(self.info), name).offset < self._filled
+            if name.startswith("_") or name in _NO_FIELDS or not known:
                 continue
             if isinstance(value, ctypes.Array):
                 fields[name] = bytes(value).hex()

@@ -1,10 +1,15 @@
-"""Programs: what the kernel tells of them."""
+"""Programs: what the kernel tells of them, their code, and running them."""
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from fusefs.bpf import syscall
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
 
@@ -54,13 +59,66 @@ class ProgramInfo(ctypes.Structure):
     )
 
 
-# Arrays of the info call that are worth a line: the field with their length, and an element. The
-# addresses of functions are the kernel's secret; code and line information are not for `info`.
-_ARRAYS = {
-    "map_ids": ("nr_map_ids", struct.Struct("=I")),
-    "jited_func_lens": ("nr_jited_func_lens", struct.Struct("=I")),
-    "prog_tags": ("nr_prog_tags", struct.Struct("=8s")),
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """An array of the info call: the field with its length, the bytes of an element, and the field
+    that says those, where there is one."""
+
+    count: str
+    size: int
+    size_field: str = ""
+
+
+_ARRAYS: Mapping[str, _Array] = {
+    "map_ids": _Array("nr_map_ids", 4),
+    "prog_tags": _Array("nr_prog_tags", 8),
+    "xlated_prog_insns": _Array("xlated_prog_len", 1),
+    "jited_prog_insns": _Array("jited_prog_len", 1),
+    "jited_ksyms": _Array("nr_jited_ksyms", 8),
+    "jited_func_lens": _Array("nr_jited_func_lens", 4),
+    "func_info": _Array("nr_func_info", 8, "func_info_rec_size"),
+    "line_info": _Array("nr_line_info", 16, "line_info_rec_size"),
+    "jited_line_info": _Array("nr_jited_line_info", 8, "jited_line_info_rec_size"),
 }
+_FUNC = struct.Struct("=II")  # struct bpf_func_info
+_LINE = struct.Struct("=IIII")  # struct bpf_line_info
+_COLUMN_BITS = 10  # of its line_col; the line is in those above
+
+
+class Function(NamedTuple):
+    """A function: the number of its first instruction, and its type in the program's BTF."""
+
+    first: int
+    type_id: int
+
+
+class SourceLine(NamedTuple):
+    """Where an instruction comes from: its number; offsets of strings in the program's BTF, the
+    file's name and the text of the line; and the line's number."""
+
+    instruction: int
+    file: int
+    text: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Machine code: of each function the address and the code, and the address at which each of the
+    program's source lines begins."""
+
+    functions: Sequence[tuple[int, bytes]]
+    lines: Sequence[int]
+
+
+class Outcome(NamedTuple):
+    """What a run gave: its return value, the nanoseconds that a run took on average, and what the
+    program made of the data and of the context."""
+
+    retval: int
+    duration: int
+    data: bytes
+    context: bytes
 
 
 class Program(Object):
@@ -72,26 +130,123 @@ class Program(Object):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
-        self.info = self.fill(ProgramInfo())
+        self.info = self.information()
 
-    def arrays(self) -> dict[str, list[int | str]]:
-        """The ids of the maps that it uses, and the length and tag of each of its functions.
+    def information(self) -> ProgramInfo:
+        """What the info call says now: its counts rise while statistics are on."""
+        return self.fill(ProgramInfo())
 
-        Raises OSError.
-        """
-        asked, rooms = ProgramInfo(), {}
-        for name, (count, element) in _ARRAYS.items():
-            length: int = getattr(self.info, count)
-            room = rooms[name] = buffer(length * element.size)
-            setattr(asked, count, length)
+    def _arrays(self, *names: str) -> list[bytes]:
+        """Some arrays of the info call. Empty are those that the kernel does not have, or does not
+        give to this process. Raises OSError."""
+        asked, rooms = ProgramInfo(), []
+        for name in names:
+            array = _ARRAYS[name]
+            length: int = getattr(self.info, array.count)
+            room = buffer(length * array.size)
+            rooms.append(room)
+            setattr(asked, array.count, length)
             setattr(asked, name, ctypes.addressof(room))
+        for array in _ARRAYS.values():
+            if array.size_field:
+                setattr(asked, array.size_field, array.size)
         self.fill(asked)
-        return {
-            name: [
-                item.hex() if isinstance(item, bytes) else item
-                for (item,) in element.iter_unpack(
-                    ctypes.string_at(rooms[name], getattr(self.info, count) * element.size)
-                )
-            ]
-            for name, (count, element) in _ARRAYS.items()
+        # Of code that it does not give, the kernel sets the pointer to 0 (bpf_prog_get_info_by_fd
+        # in kernel/bpf/syscall.c), and of other arrays the length.
+        return [
+            room.raw[: getattr(asked, _ARRAYS[name].count) * _ARRAYS[name].size]
+            if getattr(asked, name)
+            else b""
+            for name, room in zip(names, rooms, strict=True)
+        ]
+
+    def map_ids(self) -> list[int]:
+        """The ids of the maps that it uses."""
+        (ids,) = self._arrays("map_ids")
+        return [number for (number,) in struct.iter_unpack("=I", ids)]
+
+    def tags(self) -> list[str]:
+        """The tag of each of its functions: the first digits of a digest of its code."""
+        (tags,) = self._arrays("prog_tags")
+        return [tags[at : at + 8].hex() for at in range(0, len(tags), 8)]
+
+    def xlated(self) -> bytes:
+        """Its code as the verifier left it: an array of `struct bpf_insn`, with the ids of maps in
+        place of their addresses. Empty when the kernel does not give it to this process."""
+        (code,) = self._arrays("xlated_prog_insns")
+        return code
+
+    def jited(self) -> bytes:
+        """Its machine code, one function after another; empty when it has none, or the kernel does
+        not give it to this process."""
+        (code,) = self._arrays("jited_prog_insns")
+        return code
+
+    def function_lengths(self) -> list[int]:
+        """The bytes of machine code of each function."""
+        (lengths,) = self._arrays("jited_func_lens")
+        return [length for (length,) in struct.iter_unpack("=I", lengths)]
+
+    def machine(self) -> Machine:
+        """Its machine code by function. Addresses are 0 where the kernel hides them."""
+        code, symbols, lengths, lines = self._arrays(
+            "jited_prog_insns", "jited_ksyms", "jited_func_lens", "jited_line_info"
+        )
+        functions, at = [], 0
+        addresses = [address for (address,) in struct.iter_unpack("=Q", symbols)]
+        sizes = [length for (length,) in struct.iter_unpack("=I", lengths)]
+        for address, size in itertools.zip_longest(addresses, sizes or [len(code)], fillvalue=0):
+            functions.append((address, code[at : at + size]))
+            at += size
+        return Machine(functions, [line for (line,) in struct.iter_unpack("=Q", lines)])
+
+    def functions(self) -> list[Function]:
+        """Its functions, as its BTF names them, in order."""
+        (records,) = self._arrays("func_info")
+        return [Function(*record) for record in _FUNC.iter_unpack(records)]
+
+    def lines(self) -> list[SourceLine]:
+        """The source lines of its instructions, in order."""
+        (records,) = self._arrays("line_info")
+        return [
+            SourceLine(instruction, file, text, place >> _COLUMN_BITS)
+            for instruction, file, text, place in _LINE.iter_unpack(records)
+        ]
+
+    def run(
+        self, data: bytes, context: bytes = b"", *, repeat: int = 0, flags: int = 0, cpu: int = 0
+    ) -> Outcome:
+        """Run it on `data`, such as a packet, or on a context, as the type of the program takes it;
+        `repeat` times in a row.
+
+        It takes as long as the program does. Raises OSError: ENOTSUPP for types that cannot be run
+        so, EINVAL for input that they do not take (Documentation/bpf/bpf_prog_run.rst).
+        """
+        arguments = syscall.RunArguments(prog_fd=self.fd, repeat=repeat, flags=flags, cpu=cpu)
+        rooms: dict[str, ctypes.Array[ctypes.c_char]] = {}
+        for name, given, most in (
+            ("data", data, len(data) + _GROWTH),
+            ("ctx", context, len(context)),
+        ):
+            if given:  # types that take none refuse a buffer for it
+                rooms[name] = ctypes.create_string_buffer(given, most)
+                setattr(arguments, f"{name}_size_in", len(given))
+                setattr(arguments, f"{name}_size_out", most)
+                setattr(arguments, f"{name}_in", ctypes.addressof(rooms[name]))
+                setattr(arguments, f"{name}_out", ctypes.addressof(rooms[name]))
+        syscall.bpf(Command.PROG_TEST_RUN, arguments)
+        made = {
+            name: room.raw[: getattr(arguments, f"{name}_size_out")] for name, room in rooms.items()
         }
+        retval = ctypes.c_int32(arguments.retval).value
+        return Outcome(retval, arguments.duration, made.get("data", b""), made.get("ctx", b""))
+
+
+# So many bytes a program may put before or behind a packet, at the very most.
+_GROWTH = 4096
+
+
+def enable_statistics() -> int:
+    """Have the kernel count and time the runs of all programs as long as the descriptor that this
+    gives is open. Raises OSError: EPERM for who is not root, EINVAL before Linux 5.8."""
+    return syscall.bpf(Command.ENABLE_STATS, syscall.StatsArguments())

@@ -33,19 +33,25 @@ class Command(enum.IntEnum):
     MAP_GET_NEXT_KEY = 4
     OBJ_PIN = 6
     OBJ_GET = 7
+    PROG_TEST_RUN = 10
     PROG_GET_NEXT_ID = 11
     MAP_GET_NEXT_ID = 12
     PROG_GET_FD_BY_ID = 13
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
+    PROG_QUERY = 16
     BTF_LOAD = 18
     BTF_GET_FD_BY_ID = 19
     MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_FREEZE = 22
     BTF_GET_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
+    LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30
     LINK_GET_NEXT_ID = 31
+    ENABLE_STATS = 32
+    ITER_CREATE = 33
+    LINK_DETACH = 34
 
 
 class ElementArguments(ctypes.Structure):
@@ -124,6 +130,79 @@ class IdArguments(ctypes.Structure):
         ("next_id", ctypes.c_uint32),
         ("open_flags", ctypes.c_uint32),
     )
+
+
+class RunArguments(ctypes.Structure):
+    """BPF_PROG_TEST_RUN, as far as its CPU; sizes of output are those of the buffers, and then what
+    there was to write."""
+
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("data_in", ctypes.c_uint64),
+        ("data_out", ctypes.c_uint64),
+        ("repeat", ctypes.c_uint32),
+        ("duration", ctypes.c_uint32),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_uint64),
+        ("ctx_out", ctypes.c_uint64),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+    )
+
+
+class StatsArguments(ctypes.Structure):
+    """BPF_ENABLE_STATS; type 0 is BPF_STATS_RUN_TIME."""
+
+    _fields_ = (("type", ctypes.c_uint32),)
+
+
+class ProgramQueryArguments(ctypes.Structure):
+    """BPF_PROG_QUERY; the kernel writes how many there are to `count`.
+
+    It writes to `revision` too, however short the structure is that it was given
+    (bpf_mprog_query in kernel/bpf/mprog.c).
+    """
+
+    _fields_ = (
+        ("target_ifindex", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("query_flags", ctypes.c_uint32),
+        ("attach_flags", ctypes.c_uint32),
+        ("prog_ids", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("_padding", ctypes.c_uint32),
+        ("prog_attach_flags", ctypes.c_uint64),
+        ("link_ids", ctypes.c_uint64),
+        ("link_attach_flags", ctypes.c_uint64),
+        ("revision", ctypes.c_uint64),
+    )
+
+
+class LinkUpdateArguments(ctypes.Structure):
+    """BPF_LINK_UPDATE."""
+
+    _fields_ = (
+        ("link_fd", ctypes.c_uint32),
+        ("new_prog_fd", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("old_prog_fd", ctypes.c_uint32),
+    )
+
+
+class LinkDetachArguments(ctypes.Structure):
+    """BPF_LINK_DETACH."""
+
+    _fields_ = (("link_fd", ctypes.c_uint32),)
+
+
+class IterCreateArguments(ctypes.Structure):
+    """BPF_ITER_CREATE."""
+
+    _fields_ = (("link_fd", ctypes.c_uint32), ("flags", ctypes.c_uint32))
 
 
 class BtfLoadArguments(ctypes.Structure):

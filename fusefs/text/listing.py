@@ -33,7 +33,7 @@ def listing(
     labels = _labels(code)
     last = len(code) // SIZE - 1
     width = max(len(str(last)), _WIDTH)
-    file = ""
+    shown = Line("", 0, "")
 
     def where(jump: Instruction) -> str:
         target = _target(jump)
@@ -43,12 +43,12 @@ def listing(
         index = instruction.index
         if index in functions:
             yield from _header(functions[index], first=index == 0)
+            shown = Line(shown.file, 0, "")
         if index in labels:
             yield f"L{index}:\n"
         if index in lines:
-            line = lines[index]
-            yield from _source(line, file)
-            file = line.file
+            yield from source(lines[index], shown)
+            shown = lines[index]
         yield f"{index:{width}d}: {write(instruction, names, where)}\n"
     if left := code[len(code) // SIZE * SIZE :]:
         yield f"{last + 1:{width}d}: .byte {', '.join(map(str, left))}\n"
@@ -76,9 +76,12 @@ def _header(name: str, *, first: bool) -> Iterator[str]:
     yield f"{escape_controls(name)}:\n"
 
 
-def _source(line: Line, file: str) -> Iterator[str]:
-    """A source line; the name of its file before it, if that is another than `file`."""
-    if line.file != file and line.file:
+def source(line: Line, shown: Line) -> Iterator[str]:
+    """A source line; before it the name of its file, if that is another than that of the one that
+    was shown last. Nothing for that very one: an expression of several parts comes back to it."""
+    if line == shown:
+        return
+    if line.file != shown.file and line.file:
         yield f"; {escape_controls(line.file)}\n"
     text = escape_controls(line.text.strip())
     yield f"; {line.number}: {text}\n" if text else f"; {line.number}\n"

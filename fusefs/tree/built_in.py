@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from fusefs.bpf.kallsyms import Kallsyms
+from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.map import Map, MapType
 from fusefs.text.codec import Codec
 from fusefs.text.composite import Part, Struct, Union
@@ -58,12 +58,11 @@ def value_codec(bpf_map: Map) -> Codec | None:
             return Socket(size, seen_sockets.recent)
         case Shape.STACKS:
             by_build_id = bpf_map.info.map_flags & _STACK_BUILD_ID
-            return (BuildIdStack if by_build_id else Stack)(size, _kallsyms.names)
+            return (BuildIdStack if by_build_id else Stack)(size, kernel_symbols.names)
     return None
 
 
 _STACK_BUILD_ID = 1 << 5  # BPF_F_STACK_BUILD_ID
-_kallsyms = Kallsyms()
 
 
 # `struct bpf_devmap_val` and `struct bpf_cpumap_val` of linux/bpf.h. Both may be made without

@@ -13,6 +13,8 @@ from fusefs.tree.recent import Recent
 
 # Links that tools made for a moment, and slots of cgroups, that are remembered.
 _LINKS = 1024
+# Programs whose last run is remembered, each with some output.
+_RUNS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,9 @@ class Context:
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
-    and key. `followed` are
-    the ids of the rings whose records somebody reads as they come.
+    and key. `followed` are the ids of the rings whose records somebody reads as they come, `counting`
+    what holds the statistics of programs on, and `runs` what the last runs of programs gave, by
+    their ids.
     """
 
     root: bpffs.Directory
@@ -37,3 +40,5 @@ class Context:
         default_factory=lambda: Recent(_LINKS)
     )
     followed: set[int] = field(default_factory=set)
+    counting: set[int] = field(default_factory=set)
+    runs: Recent[int, bytes] = field(default_factory=lambda: Recent(_RUNS))

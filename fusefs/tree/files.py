@@ -35,9 +35,9 @@ from fusefs.tree.subject import Subject
 
 # The kernel's errno, the one that a user of the shell understands, and the reason for the log.
 _TRANSLATED = {
-    errno.E2BIG: (errno.ENOSPC, "the map is full"),
-    ENOTSUPP: (errno.EOPNOTSUPP, "the kernel does not support this for this type of map"),
+    ENOTSUPP: (errno.EOPNOTSUPP, "the kernel does not support this for this type of {kind}"),
 }
+_OF_MAPS = _TRANSLATED | {errno.E2BIG: (errno.ENOSPC, "the map is full")}
 
 
 def explained(
@@ -49,7 +49,12 @@ def explained(
     """
     if isinstance(error, OSError):
         number = error.errno or errno.EIO
-        number, reason = _TRANSLATED.get(number, (number, error.strerror or str(error)))
+        translated = _OF_MAPS if isinstance(obj, Map) else _TRANSLATED
+        if number in translated:
+            number, reason = translated[number]
+            reason = reason.format(kind=obj.kind)
+        else:
+            reason = error.strerror or str(error)
         if number == errno.EPERM and isinstance(obj, Map) and obj.frozen():
             reason = "the map is frozen"
         at, text = 0, ""
@@ -73,6 +78,27 @@ class ObjectFile(File):
     def permissions(self, status: os.stat_result) -> int:
         """Its permission bits, from those of the subject: to read, and no more."""
         return status.st_mode & 0o444
+
+    @property
+    def roots(self) -> bool:
+        """Whether it is root's, whoever the subject belongs to."""
+        return False
+
+    def basics(self, status: os.stat_result) -> Attributes:
+        """Its attributes but for the size, from those of the subject."""
+        attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        if self.roots:
+            attributes.mode &= ~0o077
+            attributes.uid = attributes.gid = 0
+        return attributes
+
+    def admit(self, opening: Opening) -> os.stat_result:
+        """The attributes of the subject. Raises PermissionError for who may not open it so."""
+        status = self.subject.status()
+        check_access(self.permissions(status), opening.flags)
+        if self.roots and opening.caller.uid != 0:
+            raise refusal(errno.EACCES)
+        return status
 
     def present(self) -> bool:
         """Whether the object has this file now."""
@@ -118,7 +144,7 @@ class TextFile(ObjectFile):
         if not self.known:
             with self.subject.open() as obj:
                 self.see(self.glance(obj), status.st_mtime_ns)
-        attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        attributes = self.basics(status)
         attributes.size = self._sighting.size
         attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns
         return attributes
@@ -133,8 +159,8 @@ class TextFile(ObjectFile):
             self._sighting.merge(newer._sighting)
 
     def open(self, flags: int, caller: Caller) -> Handle:
-        status = self.subject.status()
-        check_access(self.permissions(status), flags)
+        opening = Opening(flags, caller)
+        status = self.admit(opening)
         obj = self.subject.open()
         try:
             contents = self.contents(obj, flags)
@@ -142,7 +168,7 @@ class TextFile(ObjectFile):
             obj.close()
             raise
         self.see(contents, status.st_mtime_ns)
-        return self.handle(obj, contents, Opening(flags, caller))
+        return self.handle(obj, contents, opening)
 
     def contents(self, obj: Object, flags: int) -> bytes:
         """What an open with these flags finds."""
@@ -225,13 +251,12 @@ class FixedFile(ObjectFile):
         self._contents = contents
 
     def attributes(self) -> Attributes:
-        status = self.subject.status()
-        attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        attributes = self.basics(self.subject.status())
         attributes.size = len(self._contents)
         return attributes
 
     def open(self, flags: int, caller: Caller) -> Handle:
-        check_access(self.permissions(self.subject.status()), flags)
+        self.admit(Opening(flags, caller))
         return Fixed(self._contents)
 
 
@@ -255,11 +280,10 @@ class StreamFile(ObjectFile):
         """The text, in pieces of bounded size; an empty one where others may have a turn."""
 
     def attributes(self) -> Attributes:
-        status = self.subject.status()
-        return Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        return self.basics(self.subject.status())
 
     def open(self, flags: int, caller: Caller) -> Handle:
-        check_access(self.permissions(self.subject.status()), flags)
+        self.admit(Opening(flags, caller))
         return Streaming(self, self.subject.open())
 
 

@@ -94,7 +94,7 @@ def _of_programs(map_id: int) -> Iterator[int]:
         try:
             with Program.from_id(program_id) as program:
                 btf_id: int = program.info.btf_id
-                used = map_id in program.arrays()["map_ids"]
+                used = map_id in program.map_ids()
         except FileNotFoundError:
             continue  # it has been unloaded
         if used and btf_id and btf_id not in seen:

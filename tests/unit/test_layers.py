@@ -51,6 +51,8 @@ def allowed(importer: str, module: str) -> bool:
         if within(importer, "fusefs.tree"):
             return within(module, "fusefs.tree", "fusefs.text", "fusefs.bpf")
         return True
+    if top == "capstone":
+        return within(importer, "fusefs.text.machine_code")
     if top == "elftools":
         return within(importer, "fusefs.bpf.btf_file")
     if within(importer, "fusefs.tree") and top == "ctypes":

@@ -1,0 +1,88 @@
+"""Which processes have BPF objects open.
+
+Source: proc_pid_fd(5), proc_pid_fdinfo(5), and what kernel/bpf/syscall.c writes to the latter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusefs.bpf.pins import Key
+
+# What /proc/PID/fd says of a descriptor of each kind, and the line of fdinfo that has its id.
+_KINDS = {
+    "anon_inode:bpf-map": ("map", re.compile(r"^map_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf-prog": ("program", re.compile(r"^prog_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf_link": ("link", re.compile(r"^link_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf-link": ("link", re.compile(r"^link_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:btf": ("btf", re.compile(r"^btf_id:\s*(\d+)$", re.MULTILINE)),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Holder:
+    """A process: its id, and the name of its program."""
+
+    pid: int
+    comm: str
+
+
+class HolderScan(threading.Thread):
+    """Looks through all processes but this one, in a thread of its own: /proc/PID of a process that
+    is in execve(2) and closes a file that we serve waits for us. `ended` can be read when it is
+    done; `close` gives that back."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.holders: dict[Key, list[Holder]] | None = None
+        self._lock = threading.Lock()
+        self._left = False
+        self.ended = os.eventfd(0)
+        self.start()
+
+    def run(self) -> None:
+        found: dict[Key, list[Holder]] = {}
+        for pid in _processes():
+            with contextlib.suppress(OSError):  # it has ended
+                held = {*_held_by(pid)}
+                holder = Holder(pid, Path(f"/proc/{pid}/comm").read_text().rstrip("\n"))
+                for key in held:
+                    found.setdefault(key, []).append(holder)
+        with self._lock:
+            self.holders = found
+            if self._left:
+                os.close(self.ended)
+            else:
+                os.eventfd_write(self.ended, 1)
+
+    def close(self) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self._left = True
+            if self.holders is not None:
+                os.close(self.ended)
+
+
+def _processes() -> Iterator[int]:
+    own = os.getpid()
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (pid for pid in sorted(pids) if pid != own)
+
+
+def _held_by(pid: int) -> Iterator[Key]:
+    """The objects that a process has open. Raises OSError when it has ended."""
+    directory = f"/proc/{pid}/fd"
+    for fd in os.listdir(directory):
+        with contextlib.suppress(OSError):  # it was closed
+            kind = _KINDS.get(os.readlink(f"{directory}/{fd}"))
+            if kind is None:
+                continue
+            name, pattern = kind
+            if match := pattern.search(Path(f"/proc/{pid}/fdinfo/{fd}").read_text()):
+                yield name, int(match[1])

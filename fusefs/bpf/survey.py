@@ -1,0 +1,209 @@
+"""What uses what: all maps, programs and links of the kernel, their pins and holders, at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import time
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fusefs.bpf.batch import split
+from fusefs.bpf.holders import Holder, HolderScan
+from fusefs.bpf.link import Link
+from fusefs.bpf.map import Map, MapType
+from fusefs.bpf.object import Object
+from fusefs.bpf.pins import Key, Pins
+from fusefs.bpf.program import Program
+
+K = TypeVar("K", bound=Hashable)
+Opened = TypeVar("Opened", bound=Object)
+
+# Tables whose values are ids: of what, and so many slots are looked at in each.
+_TABLES: Mapping[int, type[Object]] = {
+    MapType.ARRAY_OF_MAPS: Map,
+    MapType.HASH_OF_MAPS: Map,
+    MapType.PROG_ARRAY: Program,
+}
+_MOST_SLOTS = 1 << 16
+# Others may have a turn after so many seconds.
+_TURN = 0.003
+# The processes are looked through for so long, in seconds; then it is not known who holds what.
+_PATIENCE = 0.25
+# It is repeated when it is older than that many times what it took, and no sooner.
+_REPOSE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class MapFacts:
+    """A map."""
+
+    type: int
+    name: str
+    btf_id: int
+    max_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramFacts:
+    """A program, and the ids of the maps that it uses."""
+
+    type: int
+    name: str
+    btf_id: int
+    map_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """A link, and the id of the program that it runs, 0 for none."""
+
+    type: int
+    program_id: int
+
+
+@dataclass
+class Snapshot:
+    """All objects by their ids, and what ties them. `slots` has what is in the tables of maps and
+    programs, each once. `holders` is None where it is not known."""
+
+    maps: dict[int, MapFacts] = field(default_factory=dict)
+    programs: dict[int, ProgramFacts] = field(default_factory=dict)
+    links: dict[int, LinkFacts] = field(default_factory=dict)
+    slots: dict[int, list[int]] = field(default_factory=dict)
+    pins: dict[Key, list[str]] = field(default_factory=dict)
+    holders: dict[Key, list[Holder]] | None = None
+
+    def target(self, map_id: int) -> type[Object] | None:
+        """What is in the slots of a table; None for a map that is no table."""
+        facts = self.maps.get(map_id)
+        return _TABLES.get(facts.type) if facts else None
+
+    @functools.cached_property
+    def users(self) -> Mapping[int, list[int]]:
+        """The programs that use a map, by its id."""
+        return _inverse((number, facts.map_ids) for number, facts in self.programs.items())
+
+    @functools.cached_property
+    def runners(self) -> Mapping[int, list[int]]:
+        """The links that run a program, by its id."""
+        return _inverse((number, (facts.program_id,)) for number, facts in self.links.items())
+
+    def tables(self, kind: type[Object], object_id: int) -> list[int]:
+        """The tables in which a map or a program is."""
+        return self._tables.get((kind, object_id), [])
+
+    @functools.cached_property
+    def _tables(self) -> Mapping[tuple[type[Object] | None, int], list[int]]:
+        return _inverse(
+            (number, [(self.target(number), item) for item in items])
+            for number, items in self.slots.items()
+        )
+
+
+def _inverse(pairs: Iterable[tuple[int, Iterable[K]]]) -> dict[K, list[int]]:
+    """Of numbers and what each of them has: of each of that, the numbers that have it."""
+    found: dict[K, list[int]] = {}
+    for number, items in pairs:
+        for item in dict.fromkeys(items):
+            found.setdefault(item, []).append(number)
+    return found
+
+
+class Survey:
+    """The last snapshot, and taking the next."""
+
+    def __init__(self) -> None:
+        self.last = Snapshot()
+        self._pins = Pins()
+        self._scan: HolderScan | None = None
+        self._taken = float("-inf")
+        self._cost = 0.0
+
+    def forget(self) -> None:
+        """The last one is known to be old."""
+        self._taken = float("-inf")
+
+    def renew(self, age: float) -> Iterator[int | None]:
+        """See to it that `last` is no older than `age` seconds, or not much for what it costs.
+
+        In pieces: None where others may have a turn, or a descriptor that is worth waiting for
+        until it can be read. Raises OSError.
+        """
+        began = time.monotonic()
+        if began - self._taken < max(age, _REPOSE * self._cost) and not self._outdated():
+            return
+        snapshot, cost, turn = Snapshot(), 0.0, began
+        for _ in self._take(snapshot):
+            spent = time.monotonic() - turn
+            if spent > _TURN:
+                cost += spent
+                yield None
+                turn = time.monotonic()
+        asked = time.monotonic()
+        yield from self._find_holders(snapshot)
+        cost += time.monotonic() - asked
+        self.last, self._taken, self._cost = snapshot, began, cost
+
+    def _find_holders(self, snapshot: Snapshot) -> Iterator[int]:
+        if self._scan and self._scan.is_alive():
+            return  # it hangs; there is no use in another
+        self._scan = scan = HolderScan()
+        patient_until = time.monotonic() + _PATIENCE
+        with contextlib.closing(scan):
+            while scan.holders is None and time.monotonic() < patient_until:
+                yield scan.ended
+        snapshot.holders = scan.holders
+
+    def _outdated(self) -> bool:
+        """Whether there are objects that the last one does not have."""
+        kinds: tuple[tuple[type[Object], Mapping[int, object]], ...] = (
+            (Map, self.last.maps),
+            (Program, self.last.programs),
+            (Link, self.last.links),
+        )
+        return any(kind.id_after(max(known, default=0)) for kind, known in kinds)
+
+    def _take(self, snapshot: Snapshot) -> Iterator[None]:
+        """Fill a snapshot, piece by piece."""
+        for bpf_map in _each(Map):
+            info = bpf_map.info
+            facts = MapFacts(info.type, _name(bpf_map), info.btf_id, info.max_entries)
+            snapshot.maps[info.id] = facts
+            if info.type in _TABLES and info.max_entries <= _MOST_SLOTS:
+                yield from _look_into(bpf_map, snapshot.slots.setdefault(info.id, []))
+            yield
+        for program in _each(Program):
+            info, ids = program.info, tuple(program.map_ids())
+            snapshot.programs[info.id] = ProgramFacts(info.type, _name(program), info.btf_id, ids)
+            yield
+        for link in _each(Link):
+            snapshot.links[link.info.id] = LinkFacts(link.info.type, link.info.prog_id)
+            yield
+        for key, path in self._pins.walk():
+            snapshot.pins.setdefault(key, []).append(path)
+            yield
+
+
+def _name(obj: Map | Program) -> str:
+    name: bytes = obj.info.name
+    return name.decode("utf-8", "replace")
+
+
+def _each(kind: type[Opened]) -> Iterator[Opened]:
+    """All objects of a kind, each open for a moment."""
+    for object_id in kind.ids():
+        with contextlib.suppress(FileNotFoundError), kind.from_id(object_id) as obj:
+            yield obj
+
+
+def _look_into(table: Map, items: list[int]) -> Iterator[None]:
+    """What is in the slots of a table, each once."""
+    seen: set[int] = set()
+    for batch in table.batches():
+        values = split(batch.values, table.stride)
+        seen.update(int.from_bytes(value, sys.byteorder) for value in values)
+        yield
+    items += sorted(seen)

@@ -1,0 +1,84 @@
+"""Machine code as text, by capstone, which is an optional dependency."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from fusefs.text.listing import Line, source
+
+# The name of what is at each of some addresses.
+Symbols = Callable[[Collection[int]], Mapping[int, str]]
+
+# Addresses and the like: capstone writes some in hexadecimal and some as they are.
+_NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]{10,}")
+
+
+def available() -> bool:
+    """Whether capstone is installed."""
+    return importlib.util.find_spec("capstone") is not None
+
+
+@functools.cache
+def _engine(machine: str) -> Any:
+    """A disassembler for what platform.machine() says, or None where capstone has none."""
+    import capstone  # noqa: PLC0415 - it may not be there
+
+    modes = {
+        "x86_64": ("CS_ARCH_X86", "CS_MODE_64"),
+        "i686": ("CS_ARCH_X86", "CS_MODE_32"),
+        "aarch64": ("CS_ARCH_ARM64", "CS_MODE_ARM"),
+        "armv7l": ("CS_ARCH_ARM", "CS_MODE_ARM"),
+        "ppc64le": ("CS_ARCH_PPC", "CS_MODE_64"),
+        "s390x": ("CS_ARCH_SYSZ", "CS_MODE_BIG_ENDIAN"),
+        "riscv64": ("CS_ARCH_RISCV", "CS_MODE_RISCV64"),
+    }
+    if machine not in modes:
+        return None
+    arch, mode = (getattr(capstone, name) for name in modes[machine])
+    if sys.byteorder == "big":
+        mode |= capstone.CS_MODE_BIG_ENDIAN
+    engine = capstone.Cs(arch, mode)
+    engine.skipdata = True  # what is no instruction is shown as bytes
+    if arch == capstone.CS_ARCH_X86:
+        engine.syntax = capstone.CS_OPT_SYNTAX_ATT  # as the kernel's own sources and objdump
+    return engine
+
+
+def listing(
+    code: bytes, address: int, machine: str, lines: Mapping[int, Line], symbols: Symbols
+) -> Iterator[str]:
+    """The lines of the text of a function that is at `address`, each with its newline: offsets from
+    its start in hexadecimal, labels where jumps lead to, and before the instructions that begin one
+    the source lines, which go by address."""
+    engine = _engine(machine)
+    if engine is None:
+        yield f"# capstone does not know {machine}.\n"
+        return
+    instructions = [*engine.disasm_lite(code, address)]
+    inside = {at for at, _size, _name, _operands in instructions}
+    mentioned = {
+        int(number, 0)
+        for _at, _size, _name, operands in instructions
+        for number in _NUMBER.findall(operands)
+    }
+    labels = mentioned & inside
+    named = symbols([number for number in mentioned - inside if number >> 32])
+    shown = Line("", 0, "")
+
+    def spelled(match: re.Match[str]) -> str:
+        number = int(match[0], 0)
+        return f"L{number - address:x}" if number in labels else named.get(number, f"{number:#x}")
+
+    for at, _size, name, operands in instructions:
+        if at in labels and at != address:
+            yield f"L{at - address:x}:\n"
+        if line := lines.get(at):
+            yield from source(line, shown)
+            shown = line
+        text = f"{name} {_NUMBER.sub(spelled, operands)}".rstrip()
+        yield f"{at - address:4x}: {text}\n"
