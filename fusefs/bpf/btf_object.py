@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import mmap
 
 from fusefs.bpf import syscall
-from fusefs.bpf.btf import Btf, kernel_btf
+from fusefs.bpf.btf import Btf, BtfError, kernel_btf
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
 
 _NAME = 64  # bytes of a module's name, MODULE_NAME_LEN in linux/module.h
+KERNEL = "vmlinux"  # the name of the kernel's own, btf_parse_vmlinux in kernel/bpf/btf.c
 
 
 class BtfInfo(ctypes.Structure):
@@ -43,6 +46,11 @@ class BtfObject(Object):
         """Whether it describes the kernel itself or one of its modules, whose `name` it has."""
         return bool(self.info.kernel_btf)
 
+    @property
+    def base(self) -> str:
+        """The name of the BTF that it is split from; empty when it is whole."""
+        return KERNEL if self.is_kernel and self.name != KERNEL else ""
+
     @classmethod
     def load(cls, blob: bytes) -> BtfObject:
         """Give `blob` to the kernel. Raises OSError with the end of the verifier's log."""
@@ -61,14 +69,43 @@ class BtfObject(Object):
 
     def blob(self) -> bytes:
         """The blob, whole."""
+        with self.mapped() as memory:
+            return memory[:]
+
+    def mapped(self) -> mmap.mmap:
+        """The blob, in memory that is the system's again when it is closed. The kernel gives no
+        part of it but the beginning (btf_get_info_by_fd in kernel/bpf/btf.c)."""
         size = self.info.btf_size
-        data = buffer(size)
-        self.fill(BtfInfo(btf=ctypes.addressof(data), btf_size=size))
-        return data.raw[:size]
+        memory = mmap.mmap(-1, size)
+        start = ctypes.c_char.from_buffer(memory)
+        try:
+            self.fill(BtfInfo(btf=ctypes.addressof(start), btf_size=size))
+        finally:
+            del start  # as long as it is there, the memory cannot be closed
+        return memory
 
     def parse(self) -> Btf:
-        """Its types. A module's blob is split from the kernel's own. Raises BtfError."""
+        """Its types. A module's blob is split from the kernel's own. Raises BtfError, and
+        PermissionError when the kernel's own is hidden."""
         kernel = kernel_btf() if self.is_kernel else None
-        if kernel and self.name == "vmlinux":
+        if kernel and self.name == KERNEL:
             return kernel
+        if self.base and not kernel:
+            raise BtfError("the kernel's own types, which it continues, are not to be had")
         return Btf.parse(self.blob(), kernel)
+
+    def first(self) -> int:
+        """The lowest id of a type of its own. Raises as `parse` does."""
+        kernel = kernel_btf() if self.base else None
+        return len(kernel) if kernel else 1
+
+    def count(self) -> int:
+        """The number of its own types. Raises as `parse` does, and OSError."""
+        return _count(self.info.id)
+
+
+@functools.lru_cache(1024)
+def _count(btf_id: int) -> int:
+    """Remembered, since an id is given to no other before two thousand million have been."""
+    with BtfObject.from_id(btf_id) as btf_object:
+        return len(btf_object.parse()) - btf_object.first()

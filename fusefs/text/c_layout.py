@@ -22,11 +22,12 @@ from fusefs.text.c_scalars import UNSIGNED, Enumeration, base_type, enumeration,
 
 MAX_SIZE = 1 << 32  # bytes of a type
 POINTER_SIZE = 8
+_KEPT = 2048  # types that are kept decoded: a few megabytes, however many there are
 _PADDINGS = 8  # bitfields in a row at most; what takes more of them becomes an array
 
 
 class Types:
-    """The types of a blob, each decoded once."""
+    """The types of a blob, decoded; the latest are kept."""
 
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
@@ -36,7 +37,10 @@ class Types:
     def __getitem__(self, type_id: int) -> bpf.Type:
         found = self._types.get(type_id)
         if found is None:
-            found = self._types[type_id] = self._btf.type(type_id)
+            found = self._btf.type(type_id)
+            if len(self._types) == _KEPT:
+                self._types.clear()
+            self._types[type_id] = found
         return found
 
     def strip(self, type_id: int) -> int:
@@ -143,6 +147,8 @@ class Layouts:
         if type_id not in self._enumerations:
             enum = self._types[type_id]
             assert isinstance(enum, bpf.Enum)
+            if len(self._enumerations) == _KEPT:
+                self._enumerations.clear()
             self._enumerations[type_id] = enumeration(enum)
         return self._enumerations[type_id]
 
@@ -151,6 +157,8 @@ class Layouts:
         if type_id not in self._plans:
             composite = self._types[type_id]
             assert isinstance(composite, bpf.Composite)
+            if len(self._plans) == _KEPT:
+                self._plans.clear()
             self._plans[type_id] = self._plan(composite)
         return self._plans[type_id]
 

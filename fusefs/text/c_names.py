@@ -56,7 +56,7 @@ _LIBRARY = re.compile(
 )
 
 
-@functools.lru_cache(1 << 16)
+@functools.lru_cache(1 << 12)
 def identifier(name: str, default: str = "anonymous") -> str:
     """The C identifier that is nearest to `name`; `default` when it is empty."""
     cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name) or default

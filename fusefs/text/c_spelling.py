@@ -86,6 +86,10 @@ class Speller:
         base = self._base(type_id, level, depth)
         return _joined(base, self._allowed(type_id, qualifiers), declarator)
 
+    def begin(self) -> None:
+        """What comes now may be as long as all."""
+        self._room = self._most
+
     def spend(self, length: int) -> None:
         """Counts text. What is nested can be exponentially longer than the blob."""
         self._room -= length
@@ -180,8 +184,8 @@ class Speller:
             if isinstance(self._types.below(type_id), bpf.Void) and (type_id or not last):
                 raise BtfError("a parameter cannot be of type void")
 
-    def function(self, type_id: int, function: bpf.Function) -> str:
-        """The prototype of a function, with the names of its parameters."""
+    def function(self, type_id: int, function: bpf.Function, *, tagged: bool = True) -> str:
+        """The prototype of a function, with the names of its parameters; and its tags."""
         prototype = self._types[function.prototype]
         if not isinstance(prototype, bpf.Prototype):
             raise BtfError(f"function {function.name} has no prototype")
@@ -190,12 +194,13 @@ class Speller:
         spelled = []
         for index, (name, target) in enumerate(prototype.parameters):
             parameter = self.declare(target, scope.take(name) if name else "") if target else "..."
-            spelled.append(parameter + self.decl_tags(type_id, index))
+            spelled.append(parameter + (self.decl_tags(type_id, index) if tagged else ""))
         # Nothing but `...` is a function of old, of which no parameter is known.
         parameters = ", ".join(spelled) if spelled != ["..."] else ""
         name = self.names.linked(type_id, function.name)
         inner = f"{name}({parameters or ('' if spelled else 'void')})"
-        return self.declare(self._result(prototype), inner) + self.decl_tags(type_id)
+        declared = self.declare(self._result(prototype), inner)
+        return declared + (self.decl_tags(type_id) if tagged else "")
 
     def in_place(self, type_id: int) -> bool:
         """Whether an enumeration has been written, within a declaration of something else."""
@@ -270,6 +275,14 @@ class Speller:
         """The attributes for the tags of a declaration, or of one of its components."""
         tags = self._decl_tags.get((type_id, component), ())
         return "".join(f" {self._attribute(DECL_TAG, tag)}" for tag in tags)
+
+    def tagged(self, name: str) -> list[int]:
+        """The ids of the declarations that have a tag of this name, as a whole."""
+        return [
+            type_id
+            for (type_id, component), tags in self._decl_tags.items()
+            if component < 0 and name in tags
+        ]
 
     def _attribute(self, macro: str, tag: str) -> str:
         self.tags_used.add(macro)

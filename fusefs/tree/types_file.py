@@ -38,10 +38,10 @@ class TypesFile(TextFile):
         try:
             lines = [*self._lines(obj)]
         except (BtfError, PermissionError) as error:
-            lines = [_comment(f"The BTF of this {obj.kind} cannot be read: {error}")]
+            lines = [comment(f"The BTF of this {obj.kind} cannot be read: {error}")]
         guard = f"BPF_{obj.kind.upper()}_{obj.info.id}_TYPES_H"
         text = "\n".join(
-            [f"#ifndef {guard}", f"#define {guard}", "", _comment(f"Types of {title}"), *lines]
+            [f"#ifndef {guard}", f"#define {guard}", "", comment(f"Types of {title}"), *lines]
         )
         return f"{text.rstrip()}\n\n#endif\n".encode()
 
@@ -54,10 +54,11 @@ class TypesFile(TextFile):
                 btf = btf_object.parse()
             yield from ("", declarations(btf, _of_program(btf)))
         else:
-            yield _comment(f"This {obj.kind} has no BTF.")
+            yield comment(f"This {obj.kind} has no BTF.")
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
+    """`text` as a comment in C."""
     return f"/* {remark(text)} */"
 
 
@@ -65,10 +66,10 @@ def _of_map(view: MapView) -> Iterator[str]:
     of_map = view.btf
     key = f"{of_map.key_type or 'no BTF'}, {view.key_size} bytes"
     value = f"{of_map.value_type or 'no BTF'}, {of_map.value.size} bytes"
-    yield _comment(f"key: {key}")
-    yield _comment(f"value: {value}")
+    yield comment(f"key: {key}")
+    yield comment(f"value: {value}")
     if of_map.problem:
-        yield _comment(of_map.problem)
+        yield comment(of_map.problem)
         return
     if of_map.value_id and (btf := of_map.own()):
         yield from ("", declarations(btf, [of_map.key_id, of_map.value_id]).rstrip())

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import struct
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from textwrap import dedent
 
 import pytest
-from c_compiled import BPF, clang
+from c_compiled import BPF, Comparison, asserted, clang, types_in
 
-from fusefs.bpf.btf import Btf, BtfError, Kind
+from fusefs.bpf.btf import (
+    Alias,
+    Btf,
+    BtfError,
+    Composite,
+    Enum,
+    Forward,
+    Kind,
+    Type,
+    kernel_btf,
+)
 from fusefs.bpf.btf_build import BtfBuilder
-from fusefs.text.declarations import declarations
+from fusefs.text.declarations import declarations, every_declaration
 
 Make = Callable[[BtfBuilder], int]
 
@@ -580,3 +594,246 @@ def test_what_has_names_may_be_a_long_way_down() -> None:
     chain(types, 3000)
     btf = Btf.parse(types.build())
     assert declarations(btf, range(1, len(btf))).count("struct s___") == 2 * 2999 - 1
+
+
+def everything(types: BtfBuilder) -> str:
+    """All declarations of a blob."""
+    return "".join(every_declaration(Btf.parse(types.build())))
+
+
+def test_all_types() -> None:
+    """What has a name, each once; what has none where it is used, but for enumerators."""
+    types = BtfBuilder()
+    word = u32(types)
+    types.enum("", 4, [("LOOSE", 3)])
+    inner = types.enum("", 4, [("INNER", 1)])
+    inside = types.struct("", 4, [("kind", inner, 0)])
+    types.struct("", 4, [("unused", word, 0)])
+    outer = types.struct("outer", 8, [("", inside, 0), ("next", word, 32)])
+    types.typedef("outer_t", outer)
+    types.forward("unseen")
+    types.function("f", types.prototype(0, [("p", types.pointer(outer))]))
+    types.variable("v", outer)
+    assert everything(types) == expected(
+        """
+        struct outer {
+            struct {
+                enum {
+                    INNER = 1,
+                } kind;
+            };
+            unsigned int next;
+        };
+
+        typedef struct outer outer_t;
+        struct unseen;
+
+        enum {
+            LOOSE = 3,
+        };
+        """
+    )
+
+
+def test_all_of_no_types() -> None:
+    types = BtfBuilder()
+    assert everything(types) == ""
+    types.pointer(u32(types))
+    assert everything(types) == ""
+
+
+def test_an_enumeration_without_a_name_needs_none() -> None:
+    assert declared(lambda types: types.enum("", 4, [("A", 1)])) == "enum {\n\tA = 1,\n};\n"
+
+
+def test_a_macro_comes_before_its_first_use(tmp_path: Path) -> None:
+    types = BtfBuilder()
+    number = types.integer("int", 4, signed=True)
+    types.struct("before", 4, [("a", number, 0)])
+    user = types.pointer(types.alias(Kind.TYPE_TAG, number, "user"))
+    tagged = types.struct("tagged", 16, [("p", user, 0), ("q", user, 64)])
+    types.struct("after", 8, [("p", user, 0)])
+    types.decl_tag("whole", tagged)
+    text = everything(types)
+    assert text.startswith("struct before {")
+    assert text.index("#define __btf_type_tag(tag) __attr") < text.index("struct tagged {")
+    assert text.count("#define __btf_type_tag(tag) __attr") == 1
+    assert text.count('__btf_type_tag("user")') == 3
+    clang(text, tmp_path)
+    clang(text, tmp_path, *BPF)
+
+
+def test_functions_that_programs_may_call(tmp_path: Path) -> None:
+    types = BtfBuilder()
+    number = types.integer("int", 4, signed=True)
+    task = types.pointer(types.struct("task", 4, [("pid", number, 0)]))
+    types.function("other", types.prototype(0))
+    names = ["bpf_acquire", "bpf_release"]
+    functions = [types.function(name, types.prototype(task, [("p", task)])) for name in names]
+    for function in functions:
+        types.decl_tag("bpf_kfunc", function)
+    text = everything(types)
+    attributes = '__attribute__((weak, section(".ksyms")))'
+    assert text.endswith(
+        "\n\n#ifndef BPF_NO_KFUNC_PROTOTYPES\n"
+        f"extern struct task *bpf_acquire(struct task *p) {attributes};\n"
+        f"extern struct task *bpf_release(struct task *p) {attributes};\n"
+        "#endif\n"
+    )
+    assert "other" not in text
+    uses = "int f(struct task *t) { return bpf_acquire(t)->pid; }\n"
+    for target in ([], BPF):
+        clang(text + uses, tmp_path, *target)
+    own = "int bpf_acquire(void);\n"
+    clang(f"#define BPF_NO_KFUNC_PROTOTYPES\n{text}{own}", tmp_path)
+
+
+def continued(types: BtfBuilder, base: bytes) -> bytes:
+    """What was added to the types since they were built as `base`, as a blob that is split from
+    it."""
+    header, whole = struct.Struct("=HBBIIIII"), types.build()
+    *start, at, types_size, strings_at, strings_size = header.unpack_from(whole)
+    *_, base_types, _base_strings_at, base_strings = header.unpack_from(base)
+    body = whole[header.size :]
+    added = body[at + base_types : at + types_size]
+    strings = body[strings_at + base_strings : strings_at + strings_size]
+    return header.pack(*start, 0, len(added), len(added), len(strings)) + added + strings
+
+
+def test_a_blob_that_is_split_from_another(tmp_path: Path) -> None:
+    """Its own types, and of the other's what they need."""
+    types = BtfBuilder()
+    word = u32(types)
+    needed = types.struct("needed", 4, [("a", word, 0)])
+    types.struct("of_the_kernel_alone", 4, [("a", word, 0)])
+    types.enum("", 4, [("OF_THE_KERNEL", 3)])
+    base = types.build()
+    types.struct("needed", 8, [("b", word, 32)])
+    types.struct("own", 4, [("needed", needed, 0)])
+    types.enum("", 4, [("OWN", 4)])
+    kernel = Btf.parse(base)
+    module = Btf.parse(continued(types, base), kernel)
+    text = "".join(every_declaration(module, len(kernel)))
+    assert text == expected(
+        """
+        struct needed {
+            unsigned int : 32;
+            unsigned int b;
+        };
+
+        struct needed___2 {
+            unsigned int a;
+        };
+
+        struct own {
+            struct needed___2 needed;
+        };
+
+        enum {
+            OWN = 4,
+        };
+        """
+    )
+    clang(text, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted({*MALFORMED} - {"too deep"}))
+def test_what_cannot_be_declared_is_left_out(tmp_path: Path, name: str) -> None:
+    """With what it is in; all else is there."""
+    types = BtfBuilder()
+    first = MALFORMED[name](types)
+    types.struct("around", 8, [("a", types.integer("fine_t", 4), 0), ("p", first, 32)])
+    types.typedef("bad_t", first)
+    number = types.integer("int", 4, signed=True)
+    types.struct("good", 4, [("a", number, 0)])
+    start = time.monotonic()
+    text = everything(types)
+    assert time.monotonic() - start < 20
+    assert text.endswith("struct good {\n\tint a;\n};\n")
+    assert " cannot be declared: " in text
+    clang(text, tmp_path)
+
+
+def test_hostile_names_of_all_types(tmp_path: Path) -> None:
+    types = BtfBuilder()
+    for name in HOSTILE:
+        hostile(types, name)
+    text = everything(types)
+    assert text.count("struct ") >= len(HOSTILE) - 1  # one name is empty
+    clang(text, tmp_path)
+    clang(text, tmp_path, *BPF)
+
+
+def test_pieces_are_small() -> None:
+    """Those who wait get a turn however many types there are, and however little is to be said."""
+    types = BtfBuilder()
+    number = types.integer("int", 4, signed=True)
+    for _ in range(2000):
+        types.struct("", 4, [("unused", number, 0)])
+    for index in range(2000):
+        types.struct(f"s{index}", 4, [("a", number, 0)])
+    pieces = [*every_declaration(Btf.parse(types.build()))]
+    assert max(map(len, pieces)) < 4000
+    assert pieces[1:10] == [""] * 9
+    assert "".join(pieces).count("struct s") == 2000
+
+
+def structs_of_one_name(btf: Btf) -> list[tuple[int, Composite]]:
+    """The structs and unions whose names stand for one type."""
+    ids = btf.of_kind(Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64)
+    tagged = [(type_id, btf.type(type_id)) for type_id in ids]
+    times = Counter(getattr(one, "name", "") for _type_id, one in tagged)
+    return [
+        (type_id, one)
+        for type_id, one in tagged
+        if isinstance(one, Composite) and one.name and times[one.name] == 1
+    ]
+
+
+class Unnumbered(Btf):
+    """Types without the numbers that C needs behind names of several types."""
+
+    def type(self, type_id: int) -> Type:
+        found = super().type(type_id)
+        if isinstance(found, Composite | Enum | Forward | Alias):
+            return replace(found, name=found.name.partition("___")[0])
+        return found
+
+
+def constants(btf: Btf) -> list[str]:
+    """What must hold of the enumerators whose names stand for one thing."""
+    enums = [btf.type(type_id) for type_id in btf.of_kind(Kind.ENUM, Kind.ENUM64)]
+    values = [value for enum in enums if isinstance(enum, Enum) for value in enum.values]
+    times = Counter(name for name, _value in values)
+    times.update(getattr(btf.type(type_id), "name", "") for type_id in btf.of_kind(Kind.TYPEDEF))
+    return [
+        f'_Static_assert({name} == {value}{"ULL" * (value > 1 << 31)}, "");'
+        for name, value in values
+        if times[name] == 1 and value > -1 << 31
+    ]
+
+
+def test_all_types_of_the_kernel(tmp_path: Path) -> None:
+    """They compile, for BPF and for the host, and are what the kernel has; some of them are
+    compared member by member."""
+    btf = kernel_btf()
+    if btf is None:
+        pytest.skip("this kernel has no BTF")
+    text = "".join(every_declaration(btf))
+    assert "cannot be declared" not in text
+    structs = structs_of_one_name(btf)
+    checks = [*asserted(btf, [type_id for type_id, _one in structs]), *constants(btf)]
+    assert len(checks) > 50_000
+    for target in ([], BPF):
+        clang("\n".join([text, *checks, ""]), tmp_path, *target, "-fsyntax-only")
+    some = Random(1).sample(structs, 1500)
+    kept = [
+        f"{'union' if one.is_union else 'struct'} {one.name} (*keep_{type_id})[1];"
+        for type_id, one in some
+    ]
+    types_in(clang("\n".join([text, *kept, ""]), tmp_path, *BPF, "-O0"))
+    made = Unnumbered.parse((tmp_path / "types.btf").read_bytes())
+    comparison = Comparison(btf, made)
+    for type_id, _one in some:
+        comparison.named(type_id)
+    assert comparison.members > 10_000
