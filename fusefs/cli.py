@@ -22,7 +22,7 @@ from fusefs.mount import (
     prepare_mountpoint,
     serve,
 )
-from fusefs.options import TYPE, UnknownOptionError, split_options
+from fusefs.options import TYPE, OptionError, is_listed, split_options
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
 _SYSLOG = "/dev/log"
@@ -36,7 +36,8 @@ Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
   -o OPTIONS   mount options, separated by commas: ro, allow_other, fsname=NAME
                and the others of mount.fuse3(8);
                config=FILE: formats of keys and values, instead of
-               {DEFAULT_FILE}
+               {DEFAULT_FILE};
+               by_id=visible: list .by-id, the objects of the whole kernel
   -f           stay in the foreground, and log to standard error
   -d           log each request; implies -f
   --version    say the version
@@ -92,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source, mountpoint = paths if len(paths) == 2 else (DEFAULT_SOURCE, paths[0])
     try:
         options, own = split_options(given.options, source)
-    except UnknownOptionError as error:
+        by_id_listed = is_listed(own.get("by_id"))
+    except OptionError as error:
         _fail(2, str(error))
     try:
         formats = read_formats(own.get("config"))
@@ -105,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_privilege()
         directory = open_source(source)
         prepare_mountpoint(mountpoint, directory)
-        serve_here = functools.partial(serve, directory, mountpoint, options, formats)
+        serve_here = functools.partial(
+            serve, directory, mountpoint, options, formats, by_id_listed
+        )
         if foreground:
             serve_here(lambda: None)
         else:

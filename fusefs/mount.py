@@ -105,6 +105,7 @@ def serve(
     mountpoint: str,
     options: set[str],
     formats: Formats,
+    by_id_listed: bool,
     ready: Callable[[], None],
 ) -> None:
     """Mount, call `ready`, and serve until the mount is unmounted or a signal ends it.
@@ -115,7 +116,14 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0)  # requests carry modes that their callers' masks were applied to
-    context = Context(source, mountpoint, read_only="ro" in options, formats=formats)
+    context = Context(
+        source,
+        mountpoint,
+        read_only="ro" in options,
+        shared=not options.isdisjoint({"allow_other", "allow_root"}),
+        by_id_listed=by_id_listed,
+        formats=formats,
+    )
     operations = Operations(Root(context))
     try:
         pyfuse3.init(operations, mountpoint, options)

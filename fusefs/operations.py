@@ -364,6 +364,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
+        await waiting.prepared(known.node)
         fh = self._open(known, flags, ctx)
         try:
             # What the kernel still knows from the lookup may be another value's size.

@@ -24,11 +24,12 @@ _FOREIGN = frozenset(
 
 
 # Options of our own.
-_OURS = frozenset(["config="])
+_OURS = frozenset(["config=", "by_id="])
 
 
-class UnknownOptionError(ValueError):
-    """An option that is neither ours, nor FUSE's, nor mount(8)'s."""
+class OptionError(ValueError):
+    """An option that is neither ours, nor FUSE's, nor mount(8)'s; or a value that it does not
+    have."""
 
 
 def _name(option: str) -> str:
@@ -42,7 +43,7 @@ def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str
     and our own options by name.
 
     The kernel always checks permissions, and the mount is named after its source. Raises
-    `UnknownOptionError`.
+    `OptionError`.
     """
     own: dict[str, str] = {}
     options = {"default_permissions", f"subtype={TYPE}"}
@@ -55,8 +56,15 @@ def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str
         elif name in _OURS:
             own[name.removesuffix("=")] = option.removeprefix(name)
         elif name not in _FOREIGN and not name.startswith("x-"):
-            raise UnknownOptionError(f"unknown option '{option}'")
+            raise OptionError(f"unknown option '{option}'")
     if "fsname=" not in names:
         # A comma in a value is escaped so for libfuse (fuse_opt_add_opt_escaped).
         options.add("fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"))
     return options, own
+
+
+def is_listed(by_id: str | None) -> bool:
+    """Whether `.by-id/` is listed, by the value of the option. Raises `OptionError`."""
+    if by_id not in (None, "hidden", "visible"):
+        raise OptionError(f"by_id is 'visible' or 'hidden', not '{by_id}'")
+    return by_id == "visible"

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from fusefs.tree.node import Handle, refusal
+from fusefs.tree.node import Handle, Node, refusal
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,16 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
         if scope.cancelled_caught:
             raise refusal(errno.EINTR)
     return data
+
+
+async def prepared(node: Node) -> None:
+    """Have a node prepared to be opened. Raises OSError."""
+    for awaited in node.prepare():
+        if awaited is None:
+            await trio.lowlevel.checkpoint()
+            continue
+        with trio.move_on_after(PATIENCE):
+            await trio.lowlevel.wait_readable(awaited)
 
 
 async def _more(handle: Handle) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import select
 import sys
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -121,10 +122,22 @@ class Survey:
         self._scan: HolderScan | None = None
         self._taken = float("-inf")
         self._cost = 0.0
+        self._allowed = True
 
     def forget(self) -> None:
         """The last one is known to be old."""
         self._taken = float("-inf")
+
+    @property
+    def allowed(self) -> bool:
+        """Whether this process may go through all objects."""
+        return self._allowed
+
+    def renew_now(self, age: float) -> None:
+        """The same as `renew`, at once."""
+        for awaited in self.renew(age):
+            if awaited is not None:
+                select.select([awaited], [], [], _PATIENCE)
 
     def renew(self, age: float) -> Iterator[int | None]:
         """See to it that `last` is no older than `age` seconds, or not much for what it costs.
@@ -133,7 +146,12 @@ class Survey:
         until it can be read. Raises OSError.
         """
         began = time.monotonic()
-        if began - self._taken < max(age, _REPOSE * self._cost) and not self._outdated():
+        try:
+            if began - self._taken < max(age, _REPOSE * self._cost) and not self._outdated():
+                return
+            self._allowed = True
+        except PermissionError:
+            self._allowed = False
             return
         snapshot, cost, turn = Snapshot(), 0.0, began
         for _ in self._take(snapshot):

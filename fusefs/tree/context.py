@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from fusefs.bpf import bpffs
+from fusefs.bpf.survey import Survey
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
 from fusefs.tree.recent import Recent
@@ -20,7 +21,8 @@ _RUNS = 64
 @dataclass(frozen=True, slots=True)
 class Context:
     """The bpffs directory that is shown, the absolute path where it is, and whether it was mounted
-    to change nothing; the logs of refused operations, and the formats of maps.
+    to change nothing, for others than who mounted it, and with `.by-id/` listed; the logs of refused
+    operations, and the formats of maps. `survey` tells what uses what.
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
@@ -32,6 +34,8 @@ class Context:
     root: bpffs.Directory
     mountpoint: str
     read_only: bool = False
+    shared: bool = False
+    by_id_listed: bool = False
     logs: ErrorLogs = field(default_factory=ErrorLogs)
     formats: Formats = field(default_factory=Formats)
     started_ns: int = field(default_factory=time.time_ns)
@@ -40,5 +44,6 @@ class Context:
         default_factory=lambda: Recent(_LINKS)
     )
     followed: set[int] = field(default_factory=set)
+    survey: Survey = field(default_factory=Survey)
     counting: set[int] = field(default_factory=set)
     runs: Recent[int, bytes] = field(default_factory=lambda: Recent(_RUNS))

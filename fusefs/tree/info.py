@@ -1,21 +1,22 @@
-"""`info` and `info.json`: what the kernel tells of an object, with names for its numbers."""
+"""What the kernel tells of an object, with names for its numbers, and the forms to show it in."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable
+import time
+from datetime import UTC, datetime
 
 from fusefs.bpf import names
+from fusefs.bpf.btf import BtfError
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.jsontext import Json, to_json
-from fusefs.tree.files import TextFile
-from fusefs.tree.map_view import Found, MapView
+from fusefs.tree.link_info import describe_link
+from fusefs.tree.map_view import MapView
 
 Info = dict[str, Json]
 
@@ -76,28 +77,41 @@ def _program(program: Program) -> Info:
     fields.update(program.fields())
     fields["type"] = kind
     fields["gpl_compatible"] = bool(program.info.gpl_compatible)
-    fields.update((name, [*items]) for name, items in program.arrays().items())
+    fields["load_time"] = _date(program.info.load_time)
+    fields["map_ids"] = [*program.map_ids()]
+    fields["jited_func_lens"] = [*program.function_lengths()]
+    fields["prog_tags"] = [*program.tags()]
     return fields
+
+
+def _date(since_boot: int) -> str:
+    """The time that is so many nanoseconds after the machine started, suspended or not."""
+    now = time.clock_gettime_ns(time.CLOCK_REALTIME) - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    when = datetime.fromtimestamp((now + since_boot) // 10**9, UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _link(link: Link) -> Info:
-    kind = names.name_of(names.LINK_TYPE, link.info.type)
-    fields: Info = {}
-    fields.update(link.fields())
-    fields["type"] = kind
-    for name, value in link.details().items():
-        named = names.name_of(names.ATTACH_TYPE, value) if name == "attach_type" else value
-        fields[name] = named
-    return fields
+    own = describe_link(link)
+    fields: Info = {**link.fields()}
+    fields["type"] = names.name_of(names.LINK_TYPE, link.info.type)
+    return fields | own
 
 
 def _btf(btf: BtfObject) -> Info:
-    return {
+    fields: Info = {
         "name": btf.name,
         "id": btf.info.id,
         "kernel_btf": btf.is_kernel,
         "size": btf.info.btf_size,
     }
+    if btf.base:
+        fields["base"] = btf.base
+    try:
+        fields["types"] = btf.count()
+    except (BtfError, PermissionError) as error:
+        fields["types"] = f"not known: {error}"
+    return fields
 
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*( [A-Za-z0-9_*()./+\[\]-]+)*")
@@ -114,28 +128,6 @@ def _plain(value: Json) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS:
         return value
     return to_json(value)
-
-
-class InfoFile(TextFile):
-    """`info` or `info.json`, as `form` writes it."""
-
-    __slots__ = ("_form", "_found")
-
-    def __init__(self, found: Found, name: str, form: Callable[[Info], str]) -> None:
-        super().__init__(found.subject, name)
-        self._found = found
-        self._form = form
-
-    def permissions(self, status: os.stat_result) -> int:
-        readable = super().permissions(status)
-        if self._found.kind == Link.kind:
-            # The pin of a link opens only to those who may read and write (bpf_obj_get_user in
-            # kernel/bpf/inode.c), and so does what is to be known of it.
-            readable &= (status.st_mode & 0o222) << 1
-        return readable
-
-    def render(self, obj: Object) -> bytes:
-        return self._form(describe(obj, self._found.view)).encode()
 
 
 def json_line(info: Info) -> str:

@@ -139,6 +139,11 @@ class Node(ABC):
     def attributes(self) -> Attributes:
         """Its attributes now. Raises `gone()` when it is."""
 
+    def prepare(self) -> Iterator[int | None]:
+        """What takes long and is to be done before it is opened, in pieces: None where others may
+        have a turn, or a descriptor that is worth waiting for until it can be read."""
+        return iter(())
+
     def change(self, change: Change, caller: Caller) -> None:
         """Set attributes."""
         raise refusal(errno.EPERM)

@@ -6,6 +6,7 @@ import errno
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
+from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.link import Link
@@ -14,12 +15,14 @@ from fusefs.bpf.program import Program
 from fusefs.tree.btf_files import btf_files
 from fusefs.tree.controls import ErrorLogFile
 from fusefs.tree.files import FixedFile, ObjectFile
-from fusefs.tree.info import InfoFile, json_line, to_yaml
+from fusefs.tree.info import json_line, to_yaml
+from fusefs.tree.info_file import InfoFile
 from fusefs.tree.link_files import link_files
 from fusefs.tree.map_files import map_files
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
 from fusefs.tree.program_files import program_files
+from fusefs.tree.scratch_links import ReplacedLinks
 from fusefs.tree.subject import Place
 
 # The daemon's own troubles, which pass; others tell of the object.
@@ -52,7 +55,8 @@ class ObjectDirectory(Directory):
         self._place.confirm()
 
     def lookup(self, name: str) -> Node:
-        node = self.files().get(name)
+        files = self.files()
+        node = files.get(name) or ReplacedLinks(self._place, files).find(name)
         if node is None or not _present(node):
             raise refusal(errno.ENOENT)
         return node
@@ -60,7 +64,19 @@ class ObjectDirectory(Directory):
     def children(self) -> Iterator[tuple[str, Node]]:
         return ((name, node) for name, node in self.files().items() if _listed(node))
 
+    def symlink(self, name: str, target: str, caller: Caller) -> Node:
+        return ReplacedLinks(self._place, self.files()).make(name, target, caller)
+
+    def rename(
+        self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
+    ) -> None:
+        if to.identity != self.identity:
+            raise refusal(errno.EPERM)
+        ReplacedLinks(self._place, self.files()).rename(name, new_name, flags, caller)
+
     def unlink(self, name: str, caller: Caller) -> None:
+        if ReplacedLinks(self._place, self.files()).remove(name):
+            return
         node = self.lookup(name)
         if not isinstance(node, ObjectFile):
             raise refusal(errno.EISDIR if isinstance(node, Directory) else errno.EPERM)

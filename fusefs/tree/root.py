@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fusefs.tree.by_id import ById
 from fusefs.tree.context import Context
 from fusefs.tree.mirror import Mirror
@@ -10,7 +12,8 @@ from fusefs.tree.targets import BY_ID
 
 
 class Root(Mirror):
-    """A mirror with `.by-id/` in it, a name that cannot be in bpffs. It is not listed."""
+    """A mirror with `.by-id/` in it, a name that cannot be in bpffs. It is listed if the mount
+    was asked to."""
 
     __slots__ = ()
 
@@ -19,3 +22,8 @@ class Root(Mirror):
 
     def lookup(self, name: str) -> Node:
         return ById(self._context) if name == BY_ID else super().lookup(name)
+
+    def children(self) -> Iterator[tuple[str, Node]]:
+        yield from super().children()
+        if self._context.by_id_listed:
+            yield BY_ID, ById(self._context)

@@ -11,7 +11,6 @@ import itertools
 import stat
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
 from typing import ClassVar
 
 from fusefs.bpf import names
@@ -23,7 +22,8 @@ from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
 from fusefs.tree.entries import KeyedMap, KeyNode, existence_of
-from fusefs.tree.node import Attributes, Change, Node, Sighting, Symlink, gone, refusal
+from fusefs.tree.node import Attributes, Node, Sighting, gone, refusal
+from fusefs.tree.scratch_links import ScratchLinks, SetLink
 from fusefs.tree.targets import open_target, text_to
 
 # What a map has to have in common with those that a map of maps was made for (bpf_map_meta_equal in
@@ -32,17 +32,7 @@ _ALIKE = ("type", "key_size", "value_size", "map_flags", "max_entries")
 _BATCHES = 16  # so many are searched for one that is in it
 
 
-class _Link(Symlink):
-    """What is in `entries/`. Tools set owner and times of what they save: accepted, and without
-    effect."""
-
-    __slots__ = ()
-
-    def change(self, change: Change, caller: Caller) -> None:
-        pass
-
-
-class Slot(_Link, KeyNode):
+class Slot(SetLink, KeyNode):
     """A filled slot."""
 
     __slots__ = ("_key", "_sighting", "_table")
@@ -77,29 +67,6 @@ class Slot(_Link, KeyNode):
             self._sighting.merge(newer._sighting)
 
 
-class ScratchLink(_Link):
-    """A link that a tool made to rename it over a slot, as `ln -sf` does."""
-
-    __slots__ = ("_name", "_table")
-
-    def __init__(self, table: LinkedMap, name: str) -> None:
-        super().__init__((table.place, "scratch", name))
-        self._table = table
-        self._name = name
-
-    def target(self) -> str:
-        target = self._table.scratch.get((self._table.place.where, self._name))
-        if target is None:
-            raise gone()
-        return target
-
-    def attributes(self) -> Attributes:
-        status = self._table.subject.status()
-        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
-        attributes.size = len(self.target().encode())
-        return attributes
-
-
 class LinkedMap(KeyedMap, ABC):
     """A map whose entries are symbolic links."""
 
@@ -124,43 +91,37 @@ class LinkedMap(KeyedMap, ABC):
         return None if path is None else (*path, "entries")
 
     @property
-    def scratch(self) -> dict[tuple[Hashable, str], str]:
-        """The targets of scratch links, by where they are and their names."""
-        return self.place.context.links
+    def scratch(self) -> ScratchLinks:
+        """The links that are to be renamed."""
+        return ScratchLinks(self.place)
 
     def node(self, key: bytes, name: str) -> KeyNode:
         return Slot(self, key)
 
-    def is_scratch(self, name: str) -> bool:
-        """Whether there is a scratch link of this name."""
-        return (self.place.where, name) in self.scratch
-
     def find(self, name: str) -> Node:
-        if self.is_scratch(name):
-            return ScratchLink(self, name)
-        return super().find(name)
+        return self.scratch.node(name) if name in self.scratch else super().find(name)
 
     def link(self, bpf_map: Map, name: str, target: str, caller: Caller) -> None:
         if looks_scratch(name):
             self.check(bpf_map, target, caller)
-            self.scratch[self.place.where, name] = target
+            self.scratch.add(name, target)
         else:
             self.set(bpf_map, self.key(name), target, Existence.NOEXIST, caller)
 
     def remove(self, bpf_map: Map, name: str) -> None:
-        if self.scratch.pop((self.place.where, name), None) is None:
+        if not self.scratch.remove(name):
             super().remove(bpf_map, name)
 
     def rename(
         self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
     ) -> None:
-        target = self.scratch.get((self.place.where, name))
+        target = self.scratch.target(name)
         if target is None:
             super().rename(bpf_map, name, new_name, flags, caller)
             return
         key = self.new_key(new_name, flags)
         self.set(bpf_map, key, target, existence_of(flags), caller)
-        del self.scratch[self.place.where, name]
+        self.scratch.remove(name)
 
 
 class MapOfObjects(LinkedMap, ABC):

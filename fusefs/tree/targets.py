@@ -23,8 +23,11 @@ KINDS: dict[str, type[Object]] = {
     "links": Link,
     "btfs": BtfObject,
 }
-# What opening a path in bpffs says of what is no object; EPERM of a name with a dot.
-_NO_OBJECT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.EPERM}
+# What opening a path in bpffs says of what is no object; EPERM of a name with a dot, EINVAL of a
+# link.
+_NO_OBJECT = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EXDEV, errno.EPERM, errno.EINVAL,
+}  # fmt: skip
 _DIRECTORIES = {kind: name for name, kind in KINDS.items()}
 
 

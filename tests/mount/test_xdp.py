@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,12 @@ def test_what_is_said_of_the_program(counting: Counting) -> None:
     assert info["jited_func_lens"] == [info["jited_prog_len"]]
     assert info["xlated_prog_len"] == told["bytes_xlated"]
     assert info["jited_prog_len"] == told["bytes_jited"]
-    assert info["load_time"] > 0
+    loaded = datetime.fromisoformat(info["load_time"]).timestamp()
+    assert abs(loaded - told["loaded_at"]) <= 1  # bpftool rounds another way
+    said = info["created_by_uid"], info["gpl_compatible"]
+    assert said == (told["uid"], told["gpl_compatible"])
+    assert info["memlock"] == told["bytes_memlock"]
+    assert info["verified_insns"] > 0
     assert "entries" not in os.listdir(counting.mount.path / "program")
 
 

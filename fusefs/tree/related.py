@@ -1,0 +1,54 @@
+"""What is tied to an object, for `info`: what uses it, what it is in, its pins, who holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.map import Map
+from fusefs.bpf.object import Object
+from fusefs.bpf.program import Program
+from fusefs.bpf.survey import Snapshot
+from fusefs.text.jsontext import Json
+from fusefs.tree.info import Info
+
+
+def related(obj: Object, snapshot: Snapshot) -> Info:
+    """By names in the manner of the kernel's own `map_ids`. `holders` are processes that have it
+    open, without this one."""
+    number: int = obj.info.id
+    fields: Info = {}
+    match obj:
+        case Map():
+            fields["prog_ids"] = _ids(snapshot.users.get(number, ()))
+            fields["outer_map_ids"] = _ids(snapshot.tables(Map, number))
+            if number in snapshot.slots:
+                inside = "inner_map_ids" if snapshot.target(number) is Map else "target_prog_ids"
+                fields[inside] = _ids(snapshot.slots[number])
+        case Program():
+            fields["link_ids"] = _ids(snapshot.runners.get(number, ()))
+            fields["prog_array_ids"] = _ids(snapshot.tables(Program, number))
+        case BtfObject():
+            fields["map_ids"] = _ids(n for n, m in snapshot.maps.items() if m.btf_id == number)
+            fields["prog_ids"] = _ids(n for n, p in snapshot.programs.items() if p.btf_id == number)
+    key = obj.kind, number
+    if not isinstance(obj, BtfObject):  # which cannot be pinned
+        fields["pins"] = [printable(path) for path in snapshot.pins.get(key, ())]
+    if snapshot.holders is None:
+        fields["holders"] = "not known: processes could not be looked through in time"
+    else:
+        fields["holders"] = [
+            {"pid": holder.pid, "comm": printable(holder.comm)}
+            for holder in snapshot.holders.get(key, ())
+        ]
+    return fields
+
+
+def _ids(numbers: Iterable[int]) -> list[Json]:
+    return [*sorted(numbers)]
+
+
+def printable(name: str) -> str:
+    """A name of any bytes, with those that are not UTF-8 as `\\xXX`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
