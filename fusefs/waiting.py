@@ -44,6 +44,8 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
         with trio.move_on_at(deadline) as scope:
             await _more(handle)
         if scope.cancelled_caught:
+            if filler := handle.filler(offset):
+                return filler
             raise refusal(errno.EINTR)
     return data
 

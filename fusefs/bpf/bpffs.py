@@ -202,9 +202,17 @@ class Directory:
 
     def pin(self, name: str, obj: Object) -> None:
         """Pin `obj` as `name`."""
-        path = ctypes.create_string_buffer(b"/proc/self/fd/%d/" % self._fd + os.fsencode(name))
-        arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path), bpf_fd=obj.fd)
-        syscall.bpf(Command.OBJ_PIN, arguments)
+        _pin(self._fd, name, obj)
+
+    def pin_below(self, names: Sequence[str], obj: Object) -> None:
+        """Pin `obj` where `names` lead to; symbolic links are followed, but not out of this
+        directory. All of it is done with the rights that this thread has."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        parent = libc.open_beneath(self._fd, "/".join(names[:-1]) or ".", flags)
+        try:
+            _pin(parent, names[-1], obj)
+        finally:
+            os.close(parent)
 
     def readlink(self, name: str) -> str:
         """The text of the symbolic link `name`."""
@@ -257,6 +265,12 @@ class Directory:
             os.utime(name, ns=times, dir_fd=self._fd, follow_symlinks=False)
         else:
             os.utime(f"/proc/self/fd/{self._fd}", ns=times)
+
+
+def _pin(directory: int, name: str, obj: Object) -> None:
+    path = ctypes.create_string_buffer(b"/proc/self/fd/%d/" % directory + os.fsencode(name))
+    arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path), bpf_fd=obj.fd)
+    syscall.bpf(Command.OBJ_PIN, arguments)
 
 
 def _get(pin: int, flags: int = 0) -> Pinned:

@@ -12,14 +12,31 @@ from collections.abc import Hashable, Iterator
 
 from fusefs.bpf.object import Object
 from fusefs.tree.context import Context
+from fusefs.tree.graph_files import GraphDot, GraphSvg
 from fusefs.tree.node import Attributes, Directory, Node, gone, refusal
 from fusefs.tree.object_directory import ObjectDirectory
 from fusefs.tree.subject import Place, Subject
 from fusefs.tree.targets import BY_ID, KINDS, parse_id, path_by_id
 
 
-class IdSubject(Subject):
-    """An object by its id. It belongs to root, and was always there."""
+class _RootsSubject(Subject):
+    """What belongs to root, and was always there."""
+
+    def status(self) -> os.stat_result:
+        started = self.context.started_ns
+        times = {f"st_{time}time_ns": started for time in "amc"}
+        return os.stat_result((stat.S_IFREG | 0o600, *[0] * 9), times)
+
+
+class Everything(_RootsSubject):
+    """All objects together."""
+
+    def open(self) -> Object:
+        raise refusal(errno.EISDIR)
+
+
+class IdSubject(_RootsSubject):
+    """An object by its id."""
 
     def __init__(self, context: Context, kind: type[Object], object_id: int) -> None:
         super().__init__((kind, object_id), context)
@@ -28,9 +45,7 @@ class IdSubject(Subject):
 
     def status(self) -> os.stat_result:
         self.open().close()
-        started = self.context.started_ns
-        times = {f"st_{time}time_ns": started for time in "amc"}
-        return os.stat_result((stat.S_IFREG | 0o600, *[0] * 9), times)
+        return super().status()
 
     def open(self) -> Object:
         try:
@@ -52,6 +67,10 @@ class IdPlace(Place):
 
     def __hash__(self) -> int:
         return hash(self._path)
+
+    @property
+    def by_id(self) -> bool:
+        return True
 
     def find(self) -> Subject:
         return self._subject
@@ -82,7 +101,7 @@ class _RootsDirectory(Directory):
 
 
 class ById(_RootsDirectory):
-    """`.by-id/`: a directory for each kind of object."""
+    """`.by-id/`: a directory for each kind of object, and the picture of all."""
 
     __slots__ = ()
 
@@ -90,13 +109,21 @@ class ById(_RootsDirectory):
         super().__init__(BY_ID, context)
 
     def lookup(self, name: str) -> Node:
-        kind = KINDS.get(name)
-        if kind is None:
-            raise refusal(errno.ENOENT)
-        return Ids(self.context, kind)
+        try:
+            return self._all()[name]
+        except KeyError:
+            raise refusal(errno.ENOENT) from None
 
     def children(self) -> Iterator[tuple[str, Node]]:
-        return ((name, Ids(self.context, kind)) for name, kind in KINDS.items())
+        return iter(self._all().items())
+
+    def _all(self) -> dict[str, Node]:
+        whole = Everything(BY_ID, self.context)
+        return {
+            **{name: Ids(self.context, kind) for name, kind in KINDS.items()},
+            "graph.dot": GraphDot(whole, "graph.dot", lambda: (BY_ID,)),
+            "graph.svg": GraphSvg(whole, "graph.svg", lambda: (BY_ID,)),
+        }
 
 
 class Ids(_RootsDirectory):

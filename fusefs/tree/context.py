@@ -21,14 +21,14 @@ _RUNS = 64
 @dataclass(frozen=True, slots=True)
 class Context:
     """The bpffs directory that is shown, the absolute path where it is, and whether it was mounted
-    to change nothing, for others than who mounted it, and with `.by-id/` listed; the logs of refused
-    operations, and the formats of maps. `survey` tells what uses what.
+    to change nothing, for others than who mounted it, and with `.by-id/` listed; the logs of
+    refused operations, and the formats of maps. `survey` tells what uses what.
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
-    and key. `followed` are the ids of the rings whose records somebody reads as they come, `counting`
-    what holds the statistics of programs on, and `runs` what the last runs of programs gave, by
-    their ids.
+    and key. `followed` are the ids of the rings whose records somebody reads as they come,
+    `counting` what holds the statistics of programs on, and `runs` what the last runs of programs
+    gave, by their ids.
     """
 
     root: bpffs.Directory

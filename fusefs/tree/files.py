@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import ClassVar
 
 from fusefs.bpf.credentials import Caller
@@ -287,16 +287,17 @@ class StreamFile(ObjectFile):
         return Streaming(self, self.subject.open())
 
 
-class Streaming(Handle):
-    """An open stream. Going back means to read it again from its start, as in /proc."""
+class Pieces(Handle):
+    """An open stream, in pieces; an empty one where others may have a turn. Going back means to
+    read it again from its start, as in /proc."""
 
-    def __init__(self, file: StreamFile, obj: Object) -> None:
-        self._file = file
-        self._object = obj
+    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
+        """`make` begins anew."""
+        self._make = make
         self._restart()
 
     def _restart(self) -> None:
-        self._pieces = self._file.stream(self._object)
+        self._pieces = self._make()
         self._piece, self._start = b"", 0
         self._untouched = True
 
@@ -315,6 +316,14 @@ class Streaming(Handle):
                 return None
         self._untouched = False
         return self._piece[offset - self._start :][:size]
+
+
+class Streaming(Pieces):
+    """An open stream of an object, which stays as long as it is open."""
+
+    def __init__(self, file: StreamFile, obj: Object) -> None:
+        super().__init__(lambda: file.stream(obj))
+        self._object = obj
 
     def close(self) -> None:
         self._object.close()

@@ -130,6 +130,7 @@ class LinkedProgram(Replaceable):
                         raise Refused(f"expected a program, and {target} is a {obj.kind}")
                     if swaps:
                         swap(as_link(link), obj)
+                        self._place.context.survey.forget()
             except (Refused, OSError) as error:
                 raise explained(self._subject, link, f"link prog to {target}", error) from error
 

@@ -165,10 +165,11 @@ def is_large(codec: Codec) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object that was found, and how it is read if it is a map."""
+    """An object that was found, its kind and id; and how it is read if it is a map."""
 
     subject: Subject
     kind: str
+    id: int
     view: MapView | None
 
 
@@ -190,7 +191,7 @@ class Finder:
         if self._found is None or self._found.subject is not subject:
             with subject.open() as obj:
                 view = self._view(obj) if isinstance(obj, Map) else None
-                self._found = Found(subject, obj.kind, view)
+                self._found = Found(subject, obj.kind, obj.info.id, view)
         return self._found
 
     def _view(self, bpf_map: Map) -> MapView:

@@ -124,6 +124,7 @@ class Mirror(Directory):
         # To the kernel a directory that was removed is dead, and stays so as long as it is used:
         # what is pinned here next has to be another (vfs_rmdir, S_DEAD).
         self._places.pop(name, None)
+        self._context.survey.forget()
 
     def rename(
         self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
@@ -140,6 +141,7 @@ class Mirror(Directory):
         with acting_as(caller):
             self.directory.rename(name, to.directory, new_name, flags)
         self._rename_places(name, to, new_name, flags)
+        self._context.survey.forget()
 
     def _rename_places(self, name: str, to: Mirror, new_name: str, flags: RenameFlags) -> None:
         """Who stands in a pin's directory goes along with it."""

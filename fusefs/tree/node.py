@@ -106,6 +106,11 @@ class Handle:
         when there is an `awaited` descriptor after it can be read."""
         raise refusal(errno.EBADF)
 
+    def filler(self, offset: int) -> bytes:
+        """What may stand at `offset`, and means nothing, when a reader has waited for long; nothing
+        where there is no such thing, and the reader is to ask again."""
+        return b""
+
     def write(self, offset: int, data: bytes) -> int:
         """Take `data`, or as much of its beginning as is done with soon; how much was taken."""
         raise refusal(errno.EBADF)

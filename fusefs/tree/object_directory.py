@@ -12,15 +12,18 @@ from fusefs.bpf.credentials import Caller
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
+from fusefs.text.graph import BTF, LINK, MAP, PROGRAM, Key, Kind
 from fusefs.tree.btf_files import btf_files
 from fusefs.tree.controls import ErrorLogFile
 from fusefs.tree.files import FixedFile, ObjectFile
+from fusefs.tree.graph_files import GraphDot, GraphSvg
 from fusefs.tree.info import json_line, to_yaml
 from fusefs.tree.info_file import InfoFile
 from fusefs.tree.link_files import link_files
 from fusefs.tree.map_files import map_files
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
+from fusefs.tree.pin_file import PinFile
 from fusefs.tree.program_files import program_files
 from fusefs.tree.scratch_links import ReplacedLinks
 from fusefs.tree.subject import Place
@@ -114,10 +117,19 @@ _OF_KIND: Mapping[str, Callable[[Finder, Found], dict[str, Node]]] = {
 }
 
 
+def _focus(found: Found) -> Key:
+    kinds: dict[str, Kind] = {Map.kind: MAP, Program.kind: PROGRAM, Link.kind: LINK}
+    return kinds.get(found.kind, BTF), found.id
+
+
 def _files(finder: Finder, found: Found) -> dict[str, Node]:
     files: dict[str, Node] = {
         "info": InfoFile(found, "info", to_yaml),
         "info.json": InfoFile(found, "info.json", json_line),
         "error_log": ErrorLogFile(found.subject),
     }
+    for name, form in (("graph.dot", GraphDot), ("graph.svg", GraphSvg)):
+        files[name] = form(found.subject, name, finder.place.path, _focus(found))
+    if finder.place.by_id and found.kind != BtfObject.kind:  # which cannot be pinned
+        files["pin"] = PinFile(found.subject)
     return files | _OF_KIND[found.kind](finder, found)

@@ -111,6 +111,7 @@ class LinkedMap(KeyedMap, ABC):
     def remove(self, bpf_map: Map, name: str) -> None:
         if not self.scratch.remove(name):
             super().remove(bpf_map, name)
+            self.place.context.survey.forget()
 
     def rename(
         self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
@@ -156,6 +157,7 @@ class MapOfObjects(LinkedMap, ABC):
     def _set(self, bpf_map: Map, key: bytes, obj: Object, existence: Existence) -> None:
         try:
             bpf_map.update(key, obj.fd.to_bytes(4, sys.byteorder), existence)
+            self.place.context.survey.forget()
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise

@@ -56,6 +56,11 @@ class Place(ABC):
     def __init__(self, context: Context) -> None:
         self.context = context
 
+    @property
+    def by_id(self) -> bool:
+        """Whether the object is found by its id, pinned or not."""
+        return False
+
     @abstractmethod
     def find(self) -> Subject:
         """What is there now, the same `Subject` as long as it is the same object.

@@ -57,7 +57,7 @@ def open_target(context: Context, base: Sequence[str] | None, text: str, caller:
 
     Raises `Refused` when that is no object, and OSError, as EACCES when the caller may not.
     """
-    names = _names(context, base, text)
+    names = names_below(context, base, text)
     match names:
         case [name, directory, number] if name == BY_ID:
             if caller.uid != 0:
@@ -99,7 +99,7 @@ def place_of(context: Context, base: Sequence[str] | None, text: str) -> str:
     return "/" + "/".join((*way, *names))
 
 
-def _names(context: Context, base: Sequence[str] | None, text: str) -> list[str]:
+def names_below(context: Context, base: Sequence[str] | None, text: str) -> list[str]:
     """The names that lead from the root of the mount to where a link leads."""
     names, top = _parts(place_of(context, base, text)), _parts(context.mountpoint)
     if names[: len(top)] != top:
