@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,40 +32,20 @@ class Holder:
     comm: str
 
 
-class HolderScan(threading.Thread):
-    """Looks through all processes but this one, in a thread of its own: /proc/PID of a process that
-    is in execve(2) and closes a file that we serve waits for us. `ended` can be read when it is
-    done; `close` gives that back."""
+Holders = dict[Key, list[Holder]]
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.holders: dict[Key, list[Holder]] | None = None
-        self._lock = threading.Lock()
-        self._left = False
-        self.ended = os.eventfd(0)
-        self.start()
 
-    def run(self) -> None:
-        found: dict[Key, list[Holder]] = {}
-        for pid in _processes():
-            with contextlib.suppress(OSError):  # it has ended
-                held = {*_held_by(pid)}
-                holder = Holder(pid, Path(f"/proc/{pid}/comm").read_text().rstrip("\n"))
-                for key in held:
-                    found.setdefault(key, []).append(holder)
-        with self._lock:
-            self.holders = found
-            if self._left:
-                os.close(self.ended)
-            else:
-                os.eventfd_write(self.ended, 1)
-
-    def close(self) -> None:
-        """Nobody waits for it any more."""
-        with self._lock:
-            self._left = True
-            if self.holders is not None:
-                os.close(self.ended)
+def find_holders() -> Holders:
+    """Look through all processes but this one. It may hang: /proc/PID of a process that is in
+    execve(2) and closes a file that we serve waits for us."""
+    found: Holders = {}
+    for pid in _processes():
+        with contextlib.suppress(OSError):  # it has ended
+            held = {*_held_by(pid)}
+            holder = Holder(pid, Path(f"/proc/{pid}/comm").read_text().rstrip("\n"))
+            for key in held:
+                found.setdefault(key, []).append(holder)
+    return found
 
 
 def _processes() -> Iterator[int]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fusefs.bpf.batch import split
-from fusefs.bpf.holders import Holder, HolderScan
+from fusefs.bpf.holders import Holders, find_holders
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map, MapType
 from fusefs.bpf.object import Object
 from fusefs.bpf.pins import Key, Pins
 from fusefs.bpf.program import Program
+from fusefs.bpf.task import Task
 
 K = TypeVar("K", bound=Hashable)
 Opened = TypeVar("Opened", bound=Object)
@@ -33,6 +34,8 @@ _MOST_SLOTS = 1 << 16
 _TURN = 0.003
 # The processes are looked through for so long, in seconds; then it is not known who holds what.
 _PATIENCE = 0.25
+# What may be done at once, in seconds.
+_AT_ONCE = 0.02
 # It is repeated when it is older than that many times what it took, and no sooner.
 _REPOSE = 5
 
@@ -75,7 +78,7 @@ class Snapshot:
     links: dict[int, LinkFacts] = field(default_factory=dict)
     slots: dict[int, list[int]] = field(default_factory=dict)
     pins: dict[Key, list[str]] = field(default_factory=dict)
-    holders: dict[Key, list[Holder]] | None = None
+    holders: Holders | None = None
 
     def target(self, map_id: int) -> type[Object] | None:
         """What is in the slots of a table; None for a map that is no table."""
@@ -119,7 +122,7 @@ class Survey:
     def __init__(self) -> None:
         self.last = Snapshot()
         self._pins = Pins()
-        self._scan: HolderScan | None = None
+        self._scan: Task[Holders] | None = None
         self._taken = float("-inf")
         self._cost = 0.0
         self._allowed = True
@@ -134,10 +137,16 @@ class Survey:
         return self._allowed
 
     def renew_now(self, age: float) -> None:
-        """The same as `renew`, at once."""
+        """The same as `renew`, at once, unless that takes longer than others can wait."""
+        began = time.monotonic()
+        if self._cost > _AT_ONCE:
+            return
         for awaited in self.renew(age):
             if awaited is not None:
-                select.select([awaited], [], [], _PATIENCE)
+                select.select([awaited], [], [], _AT_ONCE)
+            if time.monotonic() - began > _AT_ONCE:
+                self._cost = _REPOSE * _AT_ONCE
+                return
 
     def renew(self, age: float) -> Iterator[int | None]:
         """See to it that `last` is no older than `age` seconds, or not much for what it costs.
@@ -166,14 +175,17 @@ class Survey:
         self.last, self._taken, self._cost = snapshot, began, cost
 
     def _find_holders(self, snapshot: Snapshot) -> Iterator[int]:
-        if self._scan and self._scan.is_alive():
+        if self._scan and not self._scan.done:
             return  # it hangs; there is no use in another
-        self._scan = scan = HolderScan()
+        self._scan = scan = Task(find_holders)
         patient_until = time.monotonic() + _PATIENCE
-        with contextlib.closing(scan):
-            while scan.holders is None and time.monotonic() < patient_until:
+        try:
+            while not scan.done and time.monotonic() < patient_until:
                 yield scan.ended
-        snapshot.holders = scan.holders
+        finally:
+            scan.leave()
+        if scan.done:
+            snapshot.holders = scan.result()
 
     def _outdated(self) -> bool:
         """Whether there are objects that the last one does not have."""

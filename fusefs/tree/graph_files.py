@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Callable, Iterator
 
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.graphviz import Drawing
-from fusefs.text.graph import Key, dot
+from fusefs.bpf.task import Task
+from fusefs.text.graph import Graph, Key, dot
 from fusefs.text.jsontext import escape_controls
 from fusefs.tree.files import ObjectFile, Pieces
 from fusefs.tree.graph_facts import collected
@@ -41,15 +43,17 @@ class GraphDot(ObjectFile):
 
     def open(self, flags: int, caller: Caller) -> Handle:
         self.admit(Opening(flags, caller))
-        return Pieces(lambda: (line.encode() for line in self.lines()))
+        return Composed(self.compose)
 
-    def lines(self) -> Iterator[str]:
-        """The text; an empty line where others may have a turn."""
+    def compose(self) -> Iterator[Task[str] | None]:
+        """Begins to make the text, in a thread of its own: hundreds of objects take their time.
+        Before that None, where others may have a turn."""
         for graph in collected(self.subject.context, self._base(), self._focus):
-            if graph is None:
-                yield ""
-            else:
-                yield from dot(graph)
+            yield None if graph is None else Task(functools.partial(_text, graph))
+
+
+def _text(graph: Graph) -> str:
+    return "".join(dot(graph))
 
 
 class GraphSvg(GraphDot):
@@ -59,21 +63,55 @@ class GraphSvg(GraphDot):
 
     def open(self, flags: int, caller: Caller) -> Handle:
         self.admit(Opening(flags, caller))
-        return Drawn(self.lines)
+        return Drawn(self.compose)
 
 
-class Drawn(Pieces):
-    """A picture that is being drawn."""
+class Composed(Pieces):
+    """A text that is being made."""
 
-    def __init__(self, lines: Callable[[], Iterator[str]]) -> None:
-        self._lines = lines
-        self._drawing: Drawing | None = None
-        self._begun = False
-        super().__init__(self._draw)
+    def __init__(self, compose: Callable[[], Iterator[Task[str] | None]]) -> None:
+        self._compose = compose
+        self._task: Task[str] | None = None
+        super().__init__(self._pieces_of)
 
     @property
     def awaited(self) -> int | None:
-        return self._drawing.awaited if self._drawing else None
+        return self._task.ended if self._task else None
+
+    def _pieces_of(self) -> Iterator[bytes]:
+        self.close()
+        for text in self._composed():
+            yield text.encode()
+
+    def _composed(self) -> Iterator[str]:
+        """The text, whole; before that an empty one as long as it is not there."""
+        for task in self._compose():
+            self._task = task
+            yield ""
+        while self._task and not self._task.done:
+            yield ""
+        if self._task:
+            task, self._task = self._task, None
+            task.leave()
+            yield task.result()
+
+    def close(self) -> None:
+        if self._task:
+            self._task.leave()
+            self._task = None
+
+
+class Drawn(Composed):
+    """A picture that is being drawn."""
+
+    def __init__(self, compose: Callable[[], Iterator[Task[str] | None]]) -> None:
+        self._drawing: Drawing | None = None
+        self._begun = False
+        super().__init__(compose)
+
+    @property
+    def awaited(self) -> int | None:
+        return self._drawing.awaited if self._drawing else super().awaited
 
     def filler(self, offset: int) -> bytes:
         # Between its first line and its root element, XML may have any number of empty lines. So
@@ -84,12 +122,15 @@ class Drawn(Pieces):
         self._piece, self._start = b"\n", offset
         return self._piece
 
-    def _draw(self) -> Iterator[bytes]:
+    def _pieces_of(self) -> Iterator[bytes]:
         self.close()
         self._begun = False
         yield _DECLARATION
         try:
-            self._drawing = Drawing(self._lines())
+            for text in self._composed():
+                if not text:
+                    yield b""
+            self._drawing = Drawing([text])
             head: bytes | None = b""
             while (piece := self._drawing.read()) != b"":
                 if piece is None:
@@ -110,6 +151,7 @@ class Drawn(Pieces):
             yield _notice(error.strerror or str(error))
 
     def close(self) -> None:
+        super().close()
         if self._drawing:
             self._drawing.close()
             self._drawing = None

@@ -16,6 +16,7 @@ from typing import Any
 from fusefs.bpf import names
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.program import Outcome, Program
+from fusefs.bpf.task import Task
 from fusefs.text.errors import Refused
 from fusefs.tree.files import ObjectFile
 from fusefs.tree.info import Info
@@ -74,7 +75,8 @@ class Trying(Handle):
     def __init__(self, file: TestRun, program: Program) -> None:
         self._file = file
         self._program = program
-        self._run: _Run | None = None
+        self._run: Task[Outcome] | None = None
+        self._request: _Request
         self._end = 0  # of the last write
         self._origin: int | None = 0  # where the text begins; None until it is read
 
@@ -90,11 +92,12 @@ class Trying(Handle):
         try:
             if self._run and not self._run.done:
                 raise OSError(errno.EBUSY, "the run before it has not ended")
-            request = _request(self._program, data)
+            self._request = _request(self._program, data)
             self._forget()
-            self._run = _Run(self._program, request)
+            self._run = _begin(self._program, self._request)
             self._end, self._origin = offset + len(data), None
-            if self._run.wait(_PATIENCE):
+            self._run.join(_PATIENCE)
+            if self._run.done:
                 self._result()
         except (Refused, OSError) as error:
             self._forget()
@@ -107,7 +110,7 @@ class Trying(Handle):
     def _result(self) -> bytes:
         """The result of the run, which has ended. Raises OSError."""
         assert self._run
-        text = _shown(self._program, self._run.request, self._run.outcome())
+        text = _shown(self._program, self._request, self._run.result())
         self._file.subject.context.runs[self._program.info.id] = text
         return text
 
@@ -148,66 +151,24 @@ class _Request:
     numbers: Mapping[str, int]
 
 
-class _Run(threading.Thread):
-    """A run, in a thread of its own: it takes as long as the program does, and it is the kernel
-    that cannot be interrupted. `ended` can be read when it has."""
+def _begin(program: Program, request: _Request) -> Task[Outcome]:
+    """Run a program. It takes as long as it does, and the kernel cannot be interrupted."""
+    if not _free.acquire(blocking=False):
+        raise OSError(errno.EBUSY, "too many programs are being run: try again")
+    held = Program(os.dup(program.fd))
 
-    def __init__(self, program: Program, request: _Request) -> None:
-        super().__init__(daemon=True)
-        if not _free.acquire(blocking=False):
-            raise OSError(errno.EBUSY, "too many programs are being run: try again")
-        self.request = request
-        self._program = Program(os.dup(program.fd))
-        self._answer: Outcome | OSError | None = None
-        self._lock = threading.Lock()
-        self._left = False
-        self.ended = os.eventfd(0)
+    def work() -> Outcome:
         try:
-            self.start()
-        except RuntimeError as error:
-            _free.release()
-            raise OSError(errno.EAGAIN, str(error)) from error
-
-    def run(self) -> None:
-        answer: Outcome | OSError
-        try:
-            request = self.request
-            answer = self._program.run(request.data, request.context, **request.numbers)
-        except OSError as error:
-            answer = error
+            with held:
+                return held.run(request.data, request.context, **request.numbers)
         finally:
-            self._program.close()
             _free.release()
-        with self._lock:
-            self._answer = answer
-            if self._left:
-                os.close(self.ended)
-            else:
-                os.eventfd_write(self.ended, 1)
 
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self._answer is not None
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended within so many seconds."""
-        self.join(seconds)
-        return self.done
-
-    def outcome(self) -> Outcome:
-        """What it gave. Raises OSError."""
-        assert self._answer is not None  # it has ended
-        if isinstance(self._answer, OSError):
-            raise self._answer
-        return self._answer
-
-    def leave(self) -> None:
-        """Nobody wants the result any more."""
-        with self._lock:
-            self._left = True
-            if self.done:
-                os.close(self.ended)
+    try:
+        return Task(work)
+    except OSError:
+        _free.release()
+        raise
 
 
 def _request(program: Program, data: bytes) -> _Request:

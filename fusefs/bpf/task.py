@@ -1,0 +1,58 @@
+"""Work in a thread of its own, for what takes long in the kernel, or long to compute: whoever wants
+the result can wait for a descriptor, as for anything else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Task(threading.Thread, Generic[T]):
+    """Calls `work` once. `ended` is a descriptor that can be read when that is done, until `leave`
+    gives it back; who leaves a task that goes on wants nothing of it any more."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        """Raises OSError: EAGAIN when there cannot be another thread."""
+        super().__init__(daemon=True)
+        self._work = work
+        self._answer: T
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        self._left = False
+        self.done = False
+        self.ended = os.eventfd(0)
+        try:
+            self.start()
+        except RuntimeError as error:
+            os.close(self.ended)
+            raise OSError(errno.EAGAIN, str(error)) from error
+
+    def run(self) -> None:
+        try:
+            self._answer = self._work()
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self._error = error
+        with self._lock:
+            self.done = True
+            if self._left:
+                os.close(self.ended)
+            else:
+                os.eventfd_write(self.ended, 1)
+
+    def result(self) -> T:
+        """What `work` gave, or what it raised. To be asked for once it is done."""
+        if self._error:
+            raise self._error
+        return self._answer
+
+    def leave(self) -> None:
+        """Nobody waits for it any more. To be called once."""
+        with self._lock:
+            self._left = True
+            if self.done:
+                os.close(self.ended)
