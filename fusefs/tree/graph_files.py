@@ -52,14 +52,22 @@ class GraphDot(ObjectFile):
             yield None if graph is None else Task(functools.partial(_text, graph))
 
 
+_HINT = "// graph.svg, in the same directory and not always listed, is this drawn by Graphviz.\n"
+
+
 def _text(graph: Graph) -> str:
-    return "".join(dot(graph))
+    return "".join([_HINT, *dot(graph)])
 
 
 class GraphSvg(GraphDot):
     """The picture, drawn by Graphviz; where that cannot be, the reason in its place."""
 
     __slots__ = ()
+
+    @property
+    def listed(self) -> bool:
+        # Who looks at everything below a directory would start a program for each object.
+        return self._focus is None
 
     def open(self, flags: int, caller: Caller) -> Handle:
         self.admit(Opening(flags, caller))

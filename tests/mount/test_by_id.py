@@ -33,8 +33,8 @@ def test_a_map_that_is_pinned_nowhere(mounted: Mount) -> None:
         assert (
             mounted.sh(f"cd {path}; ls; stat -c '%A %U' . info").stdout
             == mounted.sh(
-                "printf 'count\\nentries\\nentries.jsonl\\nerror_log\\nformat\\nfrozen\\ninfo\\n"
-                "info.json\\ntypes.h\\ndrwx------ root\\n-r-------- root\\n'"
+                "printf 'count\\nentries\\nentries.jsonl\\nerror_log\\nformat\\nfrozen\\ngraph.dot\\n"
+                "info\\ninfo.json\\npin\\ntypes.h\\ndrwx------ root\\n-r-------- root\\n'"
             ).stdout
         )
 
@@ -55,7 +55,7 @@ def test_it_goes_with_the_object(mounted: Mount) -> None:
 
 def test_it_is_reached_and_not_listed(mounted: Mount) -> None:
     assert ".by-id" not in os.listdir(mounted.path)
-    assert mounted.sh("ls .by-id").stdout == "btfs\nlinks\nmaps\nprograms\n"
+    assert mounted.sh("ls .by-id").stdout == "btfs\ngraph.dot\ngraph.svg\nlinks\nmaps\nprograms\n"
     assert (
         mounted.sh("stat -c '%A %U:%G' .by-id .by-id/maps").stdout == "dr-x------ root:root\n" * 2
     )
