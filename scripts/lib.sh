@@ -45,6 +45,18 @@ need_bpftool() {
     fi
 }
 
+# The newest LLVM that there is, whose tools know the most of BPF: packages clang-N and llvm-N.
+need_newest_llvm() {
+    [ -n "$(newest_llvm)" ] || update_package_lists
+    [ -n "$(newest_llvm)" ] || fail "apt knows no package llvm-N"
+    need_packages "clang-$(newest_llvm)" "llvm-$(newest_llvm)"
+}
+
+newest_llvm() {
+    apt-cache search --names-only '^llvm-[0-9]+$' | sed -n 's/^llvm-\([0-9]*\) .*/\1/p' |
+        sort -n | tail -n 1
+}
+
 # The project and what it runs on, in .venv: `need_project .`, or with an extra of pyproject.toml
 # `need_project '.[test]'`.
 need_project() {

@@ -35,7 +35,8 @@ class BtfBuilder:
         )
         return header + types + bytes(self._strings)
 
-    def _string(self, text: str) -> int:
+    def string(self, text: str) -> int:
+        """The offset of a string; the information about source lines has those."""
         if text not in self._offsets:
             self._offsets[text] = len(self._strings)
             self._strings += text.encode() + b"\0"
@@ -51,7 +52,7 @@ class BtfBuilder:
         length: int = 0,
         flag: int = 0,
     ) -> int:
-        words = [self._string(name), flag | kind << 24 | length, size_or_type, *body]
+        words = [self.string(name), flag | kind << 24 | length, size_or_type, *body]
         self._types.append(struct.pack(f"={len(words)}I", *(word & 0xFFFFFFFF for word in words)))
         return len(self._types)
 
@@ -92,7 +93,7 @@ class BtfBuilder:
         bitfields = any(len(member) == 4 for member in members)
         body: list[int] = []
         for member_name, type_id, offset, *bits in members:
-            body += [self._string(member_name), type_id, offset | (bits[0] << 24 if bits else 0)]
+            body += [self.string(member_name), type_id, offset | (bits[0] << 24 if bits else 0)]
         flag = BITFIELDS if bitfields else 0
         return self._add(kind, name, size, body, length=len(members), flag=flag)
 
@@ -103,7 +104,7 @@ class BtfBuilder:
         wide = size == 8
         body: list[int] = []
         for value_name, value in values:
-            body += [self._string(value_name), value, *([value >> 32] if wide else [])]
+            body += [self.string(value_name), value, *([value >> 32] if wide else [])]
         kind = Kind.ENUM64 if wide else Kind.ENUM
         flag = BITFIELDS if signed else 0
         return self._add(kind, name, size, body, length=len(values), flag=flag)
@@ -122,7 +123,7 @@ class BtfBuilder:
 
     def prototype(self, result: int, parameters: Sequence[tuple[str, int]] = ()) -> int:
         """A function type."""
-        body = [word for name, type_id in parameters for word in (self._string(name), type_id)]
+        body = [word for name, type_id in parameters for word in (self.string(name), type_id)]
         return self._add(Kind.FUNC_PROTO, "", result, body, length=len(parameters))
 
     def function(self, name: str, prototype: int, *, linkage: int = 1) -> int:

@@ -16,11 +16,11 @@ from fusefs.bpf.pins import Key
 
 # What /proc/PID/fd says of a descriptor of each kind, and the line of fdinfo that has its id.
 _KINDS = {
-    "anon_inode:bpf-map": ("map", re.compile(r"^map_id:\s*(\d+)$", re.MULTILINE)),
-    "anon_inode:bpf-prog": ("program", re.compile(r"^prog_id:\s*(\d+)$", re.MULTILINE)),
-    "anon_inode:bpf_link": ("link", re.compile(r"^link_id:\s*(\d+)$", re.MULTILINE)),
-    "anon_inode:bpf-link": ("link", re.compile(r"^link_id:\s*(\d+)$", re.MULTILINE)),
-    "anon_inode:btf": ("btf", re.compile(r"^btf_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf-map": ("map", re.compile(rb"^map_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf-prog": ("program", re.compile(rb"^prog_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf_link": ("link", re.compile(rb"^link_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:bpf-link": ("link", re.compile(rb"^link_id:\s*(\d+)$", re.MULTILINE)),
+    "anon_inode:btf": ("btf", re.compile(rb"^btf_id:\s*(\d+)$", re.MULTILINE)),
 }
 
 
@@ -42,7 +42,9 @@ def find_holders() -> Holders:
     for pid in _processes():
         with contextlib.suppress(OSError):  # it has ended
             held = {*_held_by(pid)}
-            holder = Holder(pid, Path(f"/proc/{pid}/comm").read_text().rstrip("\n"))
+            # The kernel ends it with a newline; the name may have others, and any bytes.
+            comm = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
+            holder = Holder(pid, os.fsdecode(comm))
             for key in held:
                 found.setdefault(key, []).append(holder)
     return found
@@ -63,5 +65,5 @@ def _held_by(pid: int) -> Iterator[Key]:
             if kind is None:
                 continue
             name, pattern = kind
-            if match := pattern.search(Path(f"/proc/{pid}/fdinfo/{fd}").read_text()):
+            if match := pattern.search(Path(f"/proc/{pid}/fdinfo/{fd}").read_bytes()):
                 yield name, int(match[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
+from typing import Self
 
 from fusefs.bpf import syscall
 from fusefs.bpf.link_fields import PARTS, VARIANTS, Part
@@ -105,6 +106,15 @@ class Link(Object):
         """Detach it from what it is attached to, for good; it stays as long as something refers to
         it. Raises OSError: EOPNOTSUPP when the type of link does not allow that."""
         syscall.bpf(Command.LINK_DETACH, syscall.LinkDetachArguments(link_fd=self.fd))
+
+    @classmethod
+    def create(cls, program: Program, attach_type: int, target: int = 0) -> Self:
+        """Attach a program, by `enum bpf_attach_type`, to what the descriptor or the index of an
+        interface `target` means to that; an iterator needs none. Raises OSError."""
+        arguments = syscall.LinkArguments(
+            prog_fd=program.fd, target_fd=target, attach_type=attach_type
+        )
+        return cls(syscall.bpf(Command.LINK_CREATE, arguments))
 
     def iterate(self) -> int:
         """A descriptor to read what the program of an iterator writes: each is one run of its own.

@@ -15,7 +15,7 @@ Key = tuple[str, int]
 # What a name in bpffs may answer that is no pin any more, or none that this process may open.
 _NO_PIN = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP,
-     errno.EINVAL, errno.ELOOP}
+     errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG}
 )  # fmt: skip
 # File systems behind which is another machine or program. Who looks for a path through one may wait
 # for it, and for ever if it is this very process.
@@ -44,7 +44,7 @@ class Pins:
         waiting = [(top, path)]
         while waiting:
             directory, path = waiting.pop()
-            for listed in directory.list():
+            for listed in _listed(directory):
                 if listed.stat is None:  # the kernel tells no more of it, or it is a mount
                     continue
                 where = f"{path}/{listed.name}"
@@ -82,6 +82,14 @@ def _opened(path: str, parent: Directory | None = None) -> Directory | None:
             return None
         raise
     return directory if parent or is_bpffs(directory.fd) else None
+
+
+def _listed(directory: Directory) -> Sequence[Listed]:
+    """What is in a directory; nothing when it was removed."""
+    try:
+        return directory.list()
+    except FileNotFoundError:
+        return ()
 
 
 def _held(directory: Directory, listed: Listed) -> Key | None:

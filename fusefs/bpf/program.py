@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fusefs.bpf import syscall
+from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
 
@@ -131,6 +133,52 @@ class Program(Object):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self.info = self.information()
+
+    @classmethod
+    def load(
+        cls,
+        kind: int,
+        code: bytes,
+        *,
+        name: str = "",
+        gpl: bool = True,
+        attach_type: int = 0,
+        attach_btf_id: int = 0,
+        btf: BtfObject | None = None,
+        functions: Sequence[Function] = (),
+        lines: Sequence[SourceLine] = (),
+    ) -> Self:
+        """Load a program of a type (`enum bpf_prog_type`): an array of `struct bpf_insn`. Its
+        functions and source lines are in `btf`. Raises OSError with the verifier's last words."""
+        instructions = ctypes.create_string_buffer(code, len(code))
+        license_text = ctypes.create_string_buffer(b"GPL" if gpl else b"")
+        function_records = b"".join(_FUNC.pack(*function) for function in functions)
+        line_records = b"".join(
+            _LINE.pack(line.instruction, line.file, line.text, line.number << _COLUMN_BITS)
+            for line in lines
+        )
+        records = [ctypes.create_string_buffer(each) for each in (function_records, line_records)]
+        log = buffer(1 << 16)
+        arguments = syscall.LoadArguments(
+            prog_type=kind, insns=ctypes.addressof(instructions), insn_cnt=len(code) // 8,
+            license=ctypes.addressof(license_text), prog_name=name.encode(),
+            expected_attach_type=attach_type, attach_btf_id=attach_btf_id,
+            prog_btf_fd=btf.fd if btf else 0,
+            func_info=ctypes.addressof(records[0]), func_info_cnt=len(functions),
+            func_info_rec_size=_FUNC.size if functions else 0,
+            line_info=ctypes.addressof(records[1]), line_info_cnt=len(lines),
+            line_info_rec_size=_LINE.size if lines else 0,
+        )  # fmt: skip
+        with contextlib.suppress(OSError):
+            return cls(syscall.bpf(Command.PROG_LOAD, arguments))
+        # Only now with a log: that of a large program that is accepted may not find room (ENOSPC).
+        arguments.log_level, arguments.log_size = 1, len(log)
+        arguments.log_buf = ctypes.addressof(log)
+        try:
+            return cls(syscall.bpf(Command.PROG_LOAD, arguments))
+        except OSError as error:
+            why = log.value.decode("utf-8", "replace").strip().splitlines()[-2:]
+            raise OSError(error.errno, f"{error.strerror}: {' '.join(why)}") from None
 
     def information(self) -> ProgramInfo:
         """What the info call says now: its counts rise while statistics are on."""

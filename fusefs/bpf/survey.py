@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import select
 import sys
 import time
@@ -123,13 +124,16 @@ class Survey:
         self.last = Snapshot()
         self._pins = Pins()
         self._scan: Task[Holders] | None = None
+        self._patient_until = float("-inf")  # with that scan
         self._taken = float("-inf")
+        self._forgotten = float("-inf")
         self._cost = 0.0
+        self._long = False  # whether the last took longer than what may be done at once
         self._allowed = True
 
     def forget(self) -> None:
-        """The last one is known to be old."""
-        self._taken = float("-inf")
+        """The last one is known to be old, and so is one that is being taken."""
+        self._forgotten = time.monotonic()
 
     @property
     def allowed(self) -> bool:
@@ -138,14 +142,16 @@ class Survey:
 
     def renew_now(self, age: float) -> None:
         """The same as `renew`, at once, unless that takes longer than others can wait."""
-        began = time.monotonic()
-        if self._cost > _AT_ONCE:
+        if self._long:
             return
+        until = time.monotonic() + _AT_ONCE
         for awaited in self.renew(age):
             if awaited is not None:
-                select.select([awaited], [], [], _AT_ONCE)
-            if time.monotonic() - began > _AT_ONCE:
-                self._cost = _REPOSE * _AT_ONCE
+                poll = select.poll()  # select(2) knows only the first 1024 descriptors
+                poll.register(awaited, select.POLLIN)
+                poll.poll(1000 * _AT_ONCE)
+            if time.monotonic() > until:
+                self._long = True
                 return
 
     def renew(self, age: float) -> Iterator[int | None]:
@@ -156,36 +162,53 @@ class Survey:
         """
         began = time.monotonic()
         try:
-            if began - self._taken < max(age, _REPOSE * self._cost) and not self._outdated():
+            if self._is_fresh(began, age):
+                self._allowed = True
                 return
+            snapshot, cost, turn = Snapshot(), 0.0, began
+            for _ in self._take(snapshot):
+                spent = time.monotonic() - turn
+                if spent > _TURN:
+                    cost += spent
+                    yield None
+                    if self._is_fresh(began, age):
+                        return  # another has taken one meanwhile
+                    turn = time.monotonic()
             self._allowed = True
         except PermissionError:
             self._allowed = False
             return
-        snapshot, cost, turn = Snapshot(), 0.0, began
-        for _ in self._take(snapshot):
-            spent = time.monotonic() - turn
-            if spent > _TURN:
-                cost += spent
-                yield None
-                turn = time.monotonic()
         asked = time.monotonic()
         yield from self._find_holders(snapshot)
         cost += time.monotonic() - asked
-        self.last, self._taken, self._cost = snapshot, began, cost
+        self._long = cost > _AT_ONCE
+        if began >= self._taken:
+            self.last, self._taken, self._cost = snapshot, began, cost
+
+    def _is_fresh(self, now: float, age: float) -> bool:
+        """Whether the last one is good enough. Raises PermissionError when this process may not go
+        through all objects."""
+        outdated = self._outdated()
+        if outdated or self._taken <= self._forgotten:
+            return False
+        return now - self._taken < max(age, _REPOSE * self._cost)
 
     def _find_holders(self, snapshot: Snapshot) -> Iterator[int]:
-        if self._scan and not self._scan.done:
-            return  # it hangs; there is no use in another
-        self._scan = scan = Task(find_holders)
-        patient_until = time.monotonic() + _PATIENCE
-        try:
-            while not scan.done and time.monotonic() < patient_until:
-                yield scan.ended
-        finally:
+        """Look through processes, together with others who do so now."""
+        scan = self._scan
+        if scan is None:
+            scan = self._scan = Task(find_holders)
+            self._patient_until = time.monotonic() + _PATIENCE
+        with _duplicate(scan.ended) as ended:
+            # One that hangs is waited for no longer, and there is no use in another.
+            while not scan.done and time.monotonic() < self._patient_until:
+                yield ended
+        if not scan.done:
+            return
+        if self._scan is scan:
+            self._scan = None
             scan.leave()
-        if scan.done:
-            snapshot.holders = scan.result()
+        snapshot.holders = scan.result()
 
     def _outdated(self) -> bool:
         """Whether there are objects that the last one does not have."""
@@ -215,6 +238,16 @@ class Survey:
         for key, path in self._pins.walk():
             snapshot.pins.setdefault(key, []).append(path)
             yield
+
+
+@contextlib.contextmanager
+def _duplicate(fd: int) -> Iterator[int]:
+    """A descriptor of one's own, since each can be waited for by one alone."""
+    own = os.dup(fd)
+    try:
+        yield own
+    finally:
+        os.close(own)
 
 
 def _name(obj: Map | Program) -> str:

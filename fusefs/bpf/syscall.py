@@ -31,6 +31,7 @@ class Command(enum.IntEnum):
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
     MAP_GET_NEXT_KEY = 4
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     PROG_TEST_RUN = 10
@@ -46,6 +47,7 @@ class Command(enum.IntEnum):
     MAP_FREEZE = 22
     BTF_GET_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
+    LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30
     LINK_GET_NEXT_ID = 31
@@ -132,6 +134,33 @@ class IdArguments(ctypes.Structure):
     )
 
 
+class LoadArguments(ctypes.Structure):
+    """BPF_PROG_LOAD, as far as what it is attached to."""
+
+    _fields_ = (
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_uint64),
+        ("kern_version", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("expected_attach_type", ctypes.c_uint32),
+        ("prog_btf_fd", ctypes.c_uint32),
+        ("func_info_rec_size", ctypes.c_uint32),
+        ("func_info", ctypes.c_uint64),
+        ("func_info_cnt", ctypes.c_uint32),
+        ("line_info_rec_size", ctypes.c_uint32),
+        ("line_info", ctypes.c_uint64),
+        ("line_info_cnt", ctypes.c_uint32),
+        ("attach_btf_id", ctypes.c_uint32),
+    )
+
+
 class RunArguments(ctypes.Structure):
     """BPF_PROG_TEST_RUN, as far as its CPU; sizes of output are those of the buffers, and then what
     there was to write."""
@@ -151,6 +180,17 @@ class RunArguments(ctypes.Structure):
         ("ctx_out", ctypes.c_uint64),
         ("flags", ctypes.c_uint32),
         ("cpu", ctypes.c_uint32),
+    )
+
+
+class LinkArguments(ctypes.Structure):
+    """BPF_LINK_CREATE, as far as all types of links have it."""
+
+    _fields_ = (
+        ("prog_fd", ctypes.c_uint32),
+        ("target_fd", ctypes.c_uint32),
+        ("attach_type", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
     )
 
 
