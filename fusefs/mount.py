@@ -16,6 +16,7 @@ import trio
 from fusefs.bpf import bpffs, libc
 from fusefs.bpf.mounts import mounts
 from fusefs.bpf.syscall import may_use_bpf
+from fusefs.bpf.task import allow_interrupts
 from fusefs.operations import Operations
 from fusefs.options import TYPE
 from fusefs.tree.context import Context
@@ -115,6 +116,7 @@ def serve(
     # A descriptor for each directory that the kernel knows, and for each open file.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_interrupts()
     os.umask(0)  # requests carry modes that their callers' masks were applied to
     context = Context(
         source,

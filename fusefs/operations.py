@@ -413,7 +413,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return self._file(fh).write(off, bytes(buf))
+        return await waiting.write(self._file(fh), off, bytes(buf))
 
     @request
     async def flush(self, fh: int) -> None:

@@ -50,6 +50,14 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
     return data
 
 
+async def write(handle: Handle, offset: int, data: bytes) -> int:
+    """Write to an open file; how much was taken. Raises OSError."""
+    while (taken := handle.write(offset, data)) is None:
+        with trio.move_on_after(PATIENCE):
+            await _more(handle)
+    return taken
+
+
 async def prepared(node: Node) -> None:
     """Have a node prepared to be opened. Raises OSError."""
     for awaited in node.prepare():

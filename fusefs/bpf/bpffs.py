@@ -100,11 +100,12 @@ class Directory:
     def path(self) -> tuple[str, ...] | None:
         """The names that lead to it from the directory that was opened by a path; None while they
         are not known, since something on the way has moved."""
-        if self.place is None:
-            return () if self._is_top else None
-        parent, name = self.place
-        path = parent.path()
-        return None if path is None else (*path, name)
+        names: list[str] = []
+        directory = self
+        while directory.place is not None:  # no recursion: there may be thousands
+            directory, name = directory.place
+            names.append(name)
+        return tuple(reversed(names)) if directory._is_top else None
 
     def moved(self) -> bool:
         """Whether it, or one above it, is no longer where it was found. Says so once.
@@ -112,19 +113,20 @@ class Directory:
         After that its place is unknown, and no longer looked at: who reached it by a path has to
         look that up again, and who stands in it may stay.
         """
-        if self.place is None:
-            return False
-        parent, name = self.place
-        try:
-            in_place = parent.stat(name).st_ino == self.inode
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EXDEV):
-                raise
-            in_place = False
-        if not in_place:
-            self.place = None
-            return True
-        return parent.moved()
+        directory = self
+        while directory.place is not None:
+            parent, name = directory.place
+            try:
+                in_place = parent.stat(name).st_ino == directory.inode
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EXDEV):
+                    raise
+                in_place = False
+            if not in_place:
+                directory.place = None
+                return True
+            directory = parent
+        return False
 
     def __del__(self) -> None:
         if self._fd >= 0:

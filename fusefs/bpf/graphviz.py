@@ -42,7 +42,8 @@ _LIMITS = (
 # check_prlimit_permission in kernel/sys.c); and nothing of ours can run safely between fork and
 # exec.
 _UNDER = (
-    ("setpriv", "--no-new-privs"),
+    # It ends with this process, however that ends (PR_SET_PDEATHSIG, prctl(2)).
+    ("setpriv", "--no-new-privs", "--pdeathsig=KILL"),
     ("nice", f"--adjustment={_NICENESS}"),
     ("prlimit", *_LIMITS),
 )

@@ -82,8 +82,9 @@ class Symbols:
 
     def address(self, name: str) -> int | None:
         """Where the function of this name in the kernel itself begins; the first of several."""
-        at = self._names.find(b"\n%s\n" % name.encode()) + 1
-        return self._addresses[self._starts.index(at)] if at else None
+        line = b"%s\n" % name.encode()
+        at = 0 if self._names.startswith(line) else self._names.find(b"\n" + line) + 1
+        return self._addresses[self._starts.index(at)] if self._names.startswith(line, at) else None
 
     @property
     def size(self) -> int:

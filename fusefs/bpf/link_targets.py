@@ -1,5 +1,5 @@
-"""What links are attached to, by the numbers that the kernel tells: cgroups, network namespaces,
-and functions."""
+"""What links and programs are attached to, by the numbers that the kernel tells: cgroups, network
+namespaces, and functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fusefs.bpf import libc
-from fusefs.bpf.btf import Btf, BtfError, Function
+from fusefs.bpf.btf import Btf, BtfError, Composite, Function
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cgroups import hierarchy
 from fusefs.bpf.program import Program
@@ -96,6 +96,20 @@ def traced(prog_id: int, object_id: int, type_id: int) -> Traced | None:
             return Traced(name, prog_id=object_id) if name else None
     except (OSError, BtfError):
         return None
+
+
+def attach_name(program: Program) -> str:
+    """The function of the kernel, or the struct of functions, that a program was loaded for; empty
+    where there is none, or it is not known."""
+    info = program.info
+    if not info.attach_btf_obj_id or not info.attach_btf_id:
+        return ""
+    try:
+        with BtfObject.from_id(info.attach_btf_obj_id) as btf:
+            found = btf.parse().type(info.attach_btf_id)
+    except (OSError, BtfError):
+        return ""
+    return found.name if isinstance(found, Function | Composite) else ""
 
 
 def _function(btf: Btf, type_id: int) -> str:

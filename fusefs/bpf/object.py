@@ -128,8 +128,9 @@ class Object(Closing):
 
     def fdinfo(self) -> dict[str, str]:
         """What /proc/self/fdinfo tells of the object, in its order."""
-        lines = Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines()
-        pairs = (line.partition(":") for line in lines)
+        # Names of files are among it, which may be any bytes.
+        text = Path(f"/proc/self/fdinfo/{self.fd}").read_bytes().decode("utf-8", "replace")
+        pairs = (line.partition(":") for line in text.split("\n") if line)
         return {
             name.strip(): value.strip()
             for name, _, value in pairs

@@ -32,26 +32,28 @@ class Pins:
         """All pins: the object, and the absolute path of the pin. Raises OSError for what has to do
         with this process alone, as EMFILE."""
         seen: dict[tuple[int, int], Key | None] = {}
-        for mountpoint in _reachable([*mounts()]):
-            top = _opened(mountpoint)
-            if top is not None:
-                yield from self._below(top, mountpoint.rstrip("/"), seen)
+        for mountpoint in reachable([*mounts()]):
+            yield from self._below(mountpoint, seen)
         self._known = seen
 
     def _below(
-        self, top: Directory, path: str, seen: dict[tuple[int, int], Key | None]
+        self, mountpoint: str, seen: dict[tuple[int, int], Key | None]
     ) -> Iterator[tuple[Key, str]]:
-        waiting = [(top, path)]
+        # Each directory is opened when its turn comes: there may be thousands beside each other.
+        waiting: list[tuple[str, Directory | None, str]] = [
+            (mountpoint, None, mountpoint.rstrip("/"))
+        ]
         while waiting:
-            directory, path = waiting.pop()
+            name, parent, path = waiting.pop()
+            directory = _opened(name, parent)
+            if directory is None:
+                continue
             for listed in _listed(directory):
                 if listed.stat is None:  # the kernel tells no more of it, or it is a mount
                     continue
                 where = f"{path}/{listed.name}"
                 if stat.S_ISDIR(listed.stat.st_mode):
-                    below = _opened(listed.name, directory)
-                    if below is not None:
-                        waiting.append((below, where))
+                    waiting.append((listed.name, directory, where))
                 elif stat.S_ISREG(listed.stat.st_mode):
                     inode = (listed.stat.st_dev, listed.stat.st_ino)
                     if inode not in seen:
@@ -61,19 +63,21 @@ class Pins:
                         yield key, where
 
 
-def _reachable(all_mounts: Sequence[Mounted]) -> Iterator[str]:
-    """Where bpffs is mounted, but for what is below something that is served."""
+def reachable(all_mounts: Sequence[Mounted]) -> Iterator[str]:
+    """Where bpffs is mounted, but for what is below something that is served. Without a root of
+    which that is so, nothing would work at all."""
     for number, mounted in enumerate(all_mounts):
         if mounted.kind != "bpf":
             continue
         path = f"{mounted.mountpoint.rstrip('/')}/"
-        above = (o for o in all_mounts if path.startswith(f"{o.mountpoint.rstrip('/')}/"))
+        others = (other for other in all_mounts if other.mountpoint != "/")
+        above = (o for o in others if path.startswith(f"{o.mountpoint.rstrip('/')}/"))
         hidden = any(other.mountpoint == mounted.mountpoint for other in all_mounts[number + 1 :])
         if not hidden and not any(other.kind.startswith(_SERVED) for other in above):
             yield mounted.mountpoint
 
 
-def _opened(path: str, parent: Directory | None = None) -> Directory | None:
+def _opened(path: str, parent: Directory | None) -> Directory | None:
     """A directory of bpffs; None when there is none."""
     try:
         directory = Directory(path, parent)

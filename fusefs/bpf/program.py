@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from fusefs.bpf import syscall
+from fusefs.bpf import names, syscall
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
@@ -271,25 +271,31 @@ class Program(Object):
         so, EINVAL for input that they do not take (Documentation/bpf/bpf_prog_run.rst).
         """
         arguments = syscall.RunArguments(prog_fd=self.fd, repeat=repeat, flags=flags, cpu=cpu)
+        in_place = names.name_of(names.PROGRAM_TYPE, self.info.type) in _CONTEXT_IN_PLACE
         rooms: dict[str, ctypes.Array[ctypes.c_char]] = {}
         for name, given, most in (
             ("data", data, len(data) + _GROWTH),
             ("ctx", context, len(context)),
         ):
             if given:  # types that take none refuse a buffer for it
-                rooms[name] = ctypes.create_string_buffer(given, most)
+                room = rooms[name] = ctypes.create_string_buffer(given, most)
                 setattr(arguments, f"{name}_size_in", len(given))
-                setattr(arguments, f"{name}_size_out", most)
-                setattr(arguments, f"{name}_in", ctypes.addressof(rooms[name]))
-                setattr(arguments, f"{name}_out", ctypes.addressof(rooms[name]))
+                setattr(arguments, f"{name}_in", ctypes.addressof(room))
+                if name == "data" or not in_place:
+                    setattr(arguments, f"{name}_size_out", most)
+                    setattr(arguments, f"{name}_out", ctypes.addressof(room))
         syscall.bpf(Command.PROG_TEST_RUN, arguments)
         made = {
-            name: room.raw[: getattr(arguments, f"{name}_size_out")] for name, room in rooms.items()
+            name: room.raw[: getattr(arguments, f"{name}_size_out") or len(room)]
+            for name, room in rooms.items()
         }
         retval = ctypes.c_int32(arguments.retval).value
         return Outcome(retval, arguments.duration, made.get("data", b""), made.get("ctx", b""))
 
 
+# Types that change their context where it is, or not at all, and refuse a buffer for what became of
+# it (bpf_prog_test_run_syscall and bpf_prog_test_run_raw_tp in net/bpf/test_run.c).
+_CONTEXT_IN_PLACE = frozenset({"raw_tracepoint", "raw_tracepoint_writable", "syscall"})
 # So many bytes a program may put before or behind a packet, at the very most.
 _GROWTH = 4096
 

@@ -199,10 +199,13 @@ class Survey:
         if scan is None:
             scan = self._scan = Task(find_holders)
             self._patient_until = time.monotonic() + _PATIENCE
-        with _duplicate(scan.ended) as ended:
-            # One that hangs is waited for no longer, and there is no use in another.
-            while not scan.done and time.monotonic() < self._patient_until:
-                yield ended
+        if (ended := scan.watch()) is not None:
+            try:
+                # One that hangs is waited for no longer, and there is no use in another.
+                while not scan.done and time.monotonic() < self._patient_until:
+                    yield ended
+            finally:
+                os.close(ended)
         if not scan.done:
             return
         if self._scan is scan:
@@ -238,16 +241,6 @@ class Survey:
         for key, path in self._pins.walk():
             snapshot.pins.setdefault(key, []).append(path)
             yield
-
-
-@contextlib.contextmanager
-def _duplicate(fd: int) -> Iterator[int]:
-    """A descriptor of one's own, since each can be waited for by one alone."""
-    own = os.dup(fd)
-    try:
-        yield own
-    finally:
-        os.close(own)
 
 
 def _name(obj: Map | Program) -> str:

@@ -5,11 +5,24 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+# A signal that nobody else uses: one that does nothing, but that a thread has it.
+_INTERRUPT = signal.SIGRTMIN + 1
+
+
+def allow_interrupts() -> None:
+    """Set the signal aside that interrupts tasks. To be called by the main thread."""
+    signal.signal(_INTERRUPT, lambda _number, _frame: None)
+
+
+def _interrupts_allowed() -> bool:
+    return callable(signal.getsignal(_INTERRUPT))
 
 
 class Task(threading.Thread, Generic[T]):
@@ -39,10 +52,22 @@ class Task(threading.Thread, Generic[T]):
             self._error = error
         with self._lock:
             self.done = True
+            os.eventfd_write(self.ended, 1)
             if self._left:
                 os.close(self.ended)
-            else:
-                os.eventfd_write(self.ended, 1)
+
+    def watch(self) -> int | None:
+        """A descriptor of the caller's own that is like `ended`; None when it is done. Raises
+        OSError."""
+        with self._lock:
+            return None if self.done else os.dup(self.ended)
+
+    def interrupt(self) -> None:
+        """Have what the work waits for in the kernel end with EINTR, if it can; nothing where no
+        signal was set aside for it (`allow_interrupts`)."""
+        with self._lock:
+            if not self.done and self.ident is not None and _interrupts_allowed():
+                signal.pthread_kill(self.ident, _INTERRUPT)
 
     def result(self) -> T:
         """What `work` gave, or what it raised. To be asked for once it is done."""

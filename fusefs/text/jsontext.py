@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -26,3 +27,8 @@ def to_json(value: Json) -> str:
     """
     # Outside strings the encoder emits no such character, so all that is found is within one.
     return escape_controls(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def printable(name: str) -> str:
+    """The name of a file, which may be any bytes, with those that are not UTF-8 as `\\xXX`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

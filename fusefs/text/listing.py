@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 from fusefs.text.ebpf import SIZE, Instruction, Names, decode, relative
@@ -24,13 +24,14 @@ class Line:
 def listing(
     code: bytes, names: Names, functions: Mapping[int, str], lines: Mapping[int, Line]
 ) -> Iterator[str]:
-    """The lines of a program's text, each with its newline, made as they are asked for.
+    """The lines of a program's text, each with its newline, made as they are asked for; and empty
+    texts before the first, where others may have a turn.
 
     `functions` has the names of functions by the index of their first instruction, `lines` the
     source lines of the instructions that are the first of one. Where a jump leads to stands a
     label, `L` and the index of that instruction; a jump to where none begins tells how far it is.
     """
-    labels = _labels(code)
+    labels = yield from _labels(code)
     last = len(code) // SIZE - 1
     width = max(len(str(last)), _WIDTH)
     shown = Line("", 0, "")
@@ -59,14 +60,15 @@ def _target(jump: Instruction) -> int | None:
     return None if (step := jump.step) is None else jump.index + 1 + step
 
 
-def _labels(code: bytes) -> frozenset[int]:
-    """The instructions that are jumped to."""
+def _labels(code: bytes) -> Generator[str, None, frozenset[int]]:
+    """The instructions that are jumped to, in turns."""
     targets = set()
     starts = bytearray(len(code) // SIZE)
     for instruction in decode(code):
         starts[instruction.index] = 1
         if (target := _target(instruction)) is not None:
             targets.add(target)
+        yield ""
     return frozenset(target for target in targets if 0 <= target < len(starts) and starts[target])
 
 

@@ -54,18 +54,19 @@ def listing(
 ) -> Iterator[str]:
     """The lines of the text of a function that is at `address`, each with its newline: offsets from
     its start in hexadecimal, labels where jumps lead to, and before the instructions that begin one
-    the source lines, which go by address."""
+    the source lines, which go by address. Before all that, empty texts, where others may have a
+    turn."""
     engine = _engine(machine)
     if engine is None:
         yield f"# capstone does not know {machine}.\n"
         return
-    instructions = [*engine.disasm_lite(code, address)]
+    instructions: list[tuple[int, int, str, str]] = []
+    mentioned: set[int] = set()
+    for instruction in engine.disasm_lite(code, address):
+        instructions.append(instruction)
+        mentioned.update(int(number, 0) for number in _NUMBER.findall(instruction[3]))
+        yield ""
     inside = {at for at, _size, _name, _operands in instructions}
-    mentioned = {
-        int(number, 0)
-        for _at, _size, _name, operands in instructions
-        for number in _NUMBER.findall(operands)
-    }
     labels = mentioned & inside
     named = symbols([number for number in mentioned - inside if number >> 32])
     shown = Line("", 0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import platform
 from collections.abc import Collection, Iterator, Mapping
@@ -12,15 +13,19 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text import machine_code
 from fusefs.text.listing import listing
-from fusefs.tree.code_names import ProgramNames
+from fusefs.tree.code_names import HIDDEN, ProgramNames
 from fusefs.tree.files import Fixed, ObjectFile, StreamFile
-from fusefs.tree.node import Attributes, Handle, Opening
+from fusefs.tree.node import Attributes, Handle, Opening, refusal
 
-_HIDDEN = "# The kernel hides it here: kernel.kptr_restrict may, see sysctl(8).\n"
+_HIDDEN = f"# {HIDDEN}\n"
 _NOT_COMPILED = "# It has no machine code: an interpreter runs it.\n"
 _NO_CAPSTONE = (
     "# To show machine code takes capstone: pip install 'bpf-fusefs[jit]' where bpf-fusefs is\n"
     "# installed, and mount again. jited.bin is the code as it is.\n"
+)
+# It does so by kmemdup (bpf_insn_prepare_dump in kernel/bpf/syscall.c), 4 MiB at the very most.
+_TOO_LARGE = (
+    "# The kernel copies code in one piece to show it, and has no room for so large a one.\n"
 )
 # So many lines are written in one go.
 _PIECE = 256
@@ -37,14 +42,14 @@ class _Code(StreamFile):
         return True
 
     def lines(self, program: Program) -> Iterator[str]:
-        """The text, line by line."""
+        """The text, line by line; an empty one where others may have a turn."""
         raise NotImplementedError
 
     def stream(self, obj: Object) -> Iterator[bytes]:
         assert isinstance(obj, Program)  # only programs are given these files
         lines = self.lines(obj)
-        while piece := "".join(itertools.islice(lines, _PIECE)):
-            yield piece.encode("utf-8", "replace")
+        while piece := [*itertools.islice(lines, _PIECE)]:
+            yield "".join(piece).encode("utf-8", "replace")
 
 
 class Xlated(_Code):
@@ -53,7 +58,12 @@ class Xlated(_Code):
     __slots__ = ()
 
     def lines(self, program: Program) -> Iterator[str]:
-        code = program.xlated()
+        try:
+            code = program.xlated()
+        except OSError as error:
+            if error.errno != errno.ENOMEM:
+                raise
+            return iter([_TOO_LARGE])
         if not code:
             return iter([_HIDDEN])
         names = ProgramNames(program)
@@ -73,6 +83,9 @@ class Jited(_Code):
             yield _NO_CAPSTONE
             return
         machine, names = program.machine(), ProgramNames(program)
+        if not any(code for _address, code in machine.functions):
+            yield _HIDDEN
+            return
         sources = names.lines(program)
         # The nth address is that of the nth source line; instructions that are gone have none.
         lines = dict(zip(machine.lines, sources.values(), strict=False))
@@ -114,4 +127,7 @@ class Raw(ObjectFile):
         self.admit(Opening(flags, caller))
         with self.subject.open() as obj:
             assert isinstance(obj, Program)  # only programs are given these files
-            return Fixed(obj.jited() if self.jited else obj.xlated())
+            code = obj.jited() if self.jited else obj.xlated()
+            if not code and (obj.info.jited_prog_len or not self.jited):
+                raise self.refuse(obj, "read", refusal(errno.EPERM, HIDDEN))
+            return Fixed(code)

@@ -23,6 +23,7 @@ from fusefs.text.listing import Line
 # helper (BPF_FUNC_tail_call in linux/bpf.h).
 _BASE = "__bpf_call_base"
 _TAIL_CALL = 12
+HIDDEN = "the kernel hides it here: kernel.kptr_restrict in sysctl(8)"
 _KERNEL_HALF = 1 << 63  # addresses of the kernel are above
 
 
@@ -62,19 +63,25 @@ class ProgramNames(Names):
     def helper(self, number: int) -> Named | None:
         if number == _TAIL_CALL:
             return Named("bpf_tail_call")
+        if not number:
+            return Named("0", HIDDEN)
         base = kernel_symbols.address(_BASE)
-        return self._symbol(base + number) if base and number else None
+        return self._symbol(base + number) if base else None
 
     def kfunc(self, number: int, offset: int) -> Named | None:
-        # Where calls may go far, the number is an id in the kernel's BTF, or with an offset in that
-        # of some module; elsewhere it is a distance, as of helpers.
+        # The number is a distance, as of helpers; or where calls may go far, an id in the kernel's
+        # BTF, or with an offset in that of some module. A distance leads to where a function begins.
+        called = self.helper(number)
+        if called and "+" not in called.text:
+            return called
         btf = kernel_btf()
         name = _function_name(btf, number) if btf and number > 0 and not offset else ""
-        return Named(name) if name else self.helper(number)
+        return Named(name) if name else called
 
     def subprogram(self, call: Instruction) -> Named | None:
-        # The number is that of the function, and the offset where it is, cut to 16 bits.
-        if 0 <= call.imm < len(self._starts):
+        # The number is that of the function, and the offset where it is, cut to 16 bits. None calls
+        # the first one, which is the program: 0 is a number that the kernel hides.
+        if 0 < call.imm < len(self._starts):
             return self._function(self._starts[call.imm])
         return self._function(call.index + 1 + call.offset)
 

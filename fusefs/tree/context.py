@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.survey import Survey
+from fusefs.bpf.task import Task
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
 from fusefs.tree.recent import Recent
@@ -27,8 +28,8 @@ class Context:
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
     and key. `followed` are the ids of the rings whose records somebody reads as they come,
-    `counting` what holds the statistics of programs on, and `runs` what the last runs of programs
-    gave, by their ids.
+    `counting` what holds the statistics of programs on, and `runs` the last runs of programs, by
+    their ids, which give a text.
     """
 
     root: bpffs.Directory
@@ -46,4 +47,4 @@ class Context:
     followed: set[int] = field(default_factory=set)
     survey: Survey = field(default_factory=Survey)
     counting: set[int] = field(default_factory=set)
-    runs: Recent[int, bytes] = field(default_factory=lambda: Recent(_RUNS))
+    runs: Recent[int, Task[bytes]] = field(default_factory=lambda: Recent(_RUNS))

@@ -31,10 +31,10 @@ from fusefs.text.graph import (
     Label,
     Node,
 )
+from fusefs.text.jsontext import printable
 from fusefs.tree.attachments import attachment
 from fusefs.tree.context import Context
 from fusefs.tree.link_info import describe_link
-from fusefs.tree.related import printable
 from fusefs.tree.targets import text_to
 
 _KINDS: dict[type[Object], Kind] = {Map: MAP, Program: PROGRAM, Link: LINK, BtfObject: BTF}

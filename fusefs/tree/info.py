@@ -11,6 +11,7 @@ from fusefs.bpf import names
 from fusefs.bpf.btf import BtfError
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.link import Link
+from fusefs.bpf.link_targets import attach_name
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
@@ -78,6 +79,8 @@ def _program(program: Program) -> Info:
     fields["type"] = kind
     fields["gpl_compatible"] = bool(program.info.gpl_compatible)
     fields["load_time"] = _date(program.info.load_time)
+    if attached := attach_name(program):
+        fields["attach_name"] = attached
     fields["map_ids"] = [*program.map_ids()]
     fields["jited_func_lens"] = [*program.function_lengths()]
     fields["prog_tags"] = [*program.tags()]

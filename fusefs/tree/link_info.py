@@ -9,7 +9,7 @@ from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.link import Detail, Link
 from fusefs.bpf.link_interfaces import interface_of
 from fusefs.bpf.link_targets import cgroup_path, namespace_name, traced
-from fusefs.text.jsontext import Json
+from fusefs.text.jsontext import Json, printable
 
 Details = Mapping[str, Detail]
 Info = dict[str, Json]
@@ -128,7 +128,7 @@ def _cgroup(link: Link, details: Details) -> Info:
     if link.info.type == ITER:  # fdinfo tells it, and of a cgroup-v1 hierarchy too
         return {}
     path = cgroup_path(_number(details, "cgroup_id"))
-    return {} if path is None else {"cgroup_path": path}
+    return {} if path is None else {"cgroup_path": printable(path)}
 
 
 def _interface(link: Link, details: Details) -> Info:
@@ -139,7 +139,7 @@ def _interface(link: Link, details: Details) -> Info:
 
 def _namespace(_link: Link, details: Details) -> Info:
     name = namespace_name(_number(details, "netns_ino"))
-    return {} if name is None else {"netns": name}
+    return {} if name is None else {"netns": printable(name)}
 
 
 def _functions(_link: Link, details: Details) -> Info:

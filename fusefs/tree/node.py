@@ -111,8 +111,10 @@ class Handle:
         where there is no such thing, and the reader is to ask again."""
         return b""
 
-    def write(self, offset: int, data: bytes) -> int:
-        """Take `data`, or as much of its beginning as is done with soon; how much was taken."""
+    def write(self, offset: int, data: bytes) -> int | None:
+        """Take `data`, or as much of its beginning as is done with soon; how much was taken. None
+        for "not yet, ask again" with the same, when the `awaited` descriptor can be read or after
+        some time."""
         raise refusal(errno.EBADF)
 
     def truncate(self, size: int) -> None:

@@ -92,8 +92,11 @@ class ObjectDirectory(Directory):
         except OSError as error:
             if error.errno in _PASSING:
                 raise
-            reason = f"error: cannot be opened: {error.strerror}\n"
-            return {"info": FixedFile(self._place.find(), "info", reason.encode())}
+            subject, told = self._place.find(), {"error": f"cannot be opened: {error.strerror}"}
+            return {
+                "info": FixedFile(subject, "info", to_yaml({**told}).encode()),
+                "info.json": FixedFile(subject, "info.json", json_line({**told}).encode()),
+            }
         if found is not self._found:
             self._found, self._files = found, _files(self._finder, found)
         return self._files

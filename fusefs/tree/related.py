@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from fusefs.bpf.btf_object import BtfObject
@@ -10,7 +9,7 @@ from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.bpf.survey import Snapshot
-from fusefs.text.jsontext import Json
+from fusefs.text.jsontext import Json, printable
 from fusefs.tree.info import Info
 
 
@@ -47,8 +46,3 @@ def related(obj: Object, snapshot: Snapshot) -> Info:
 
 def _ids(numbers: Iterable[int]) -> list[Json]:
     return [*sorted(numbers)]
-
-
-def printable(name: str) -> str:
-    """A name of any bytes, with those that are not UTF-8 as `\\xXX`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

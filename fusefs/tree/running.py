@@ -1,46 +1,29 @@
-"""`test_run`: running a program on input that is written, and reading what it gave.
-
-Source: Documentation/bpf/bpf_prog_run.rst.
-"""
+"""`test_run`: running a program on what is written, and reading what it gave."""
 
 from __future__ import annotations
 
-import errno
-import json
+import contextlib
 import os
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import time
 
-from fusefs.bpf import names
 from fusefs.bpf.credentials import Caller
-from fusefs.bpf.program import Outcome, Program
+from fusefs.bpf.object import Object
+from fusefs.bpf.program import Program
 from fusefs.bpf.task import Task
-from fusefs.text.errors import Refused
+from fusefs.text.errors import Incomplete, Refused
 from fusefs.tree.files import ObjectFile
-from fusefs.tree.info import Info
 from fusefs.tree.node import Attributes, Change, Handle, Opening
+from fusefs.tree.run_request import begin, parsed
 
-# A run is waited for so many seconds before the write returns; what takes longer is waited for by
-# those who read.
-_PATIENCE = 0.05
-# So many may run at a time.
-_MOST = 4
-# Types whose input is their context and no packet, by `enum bpf_prog_type`.
-_ON_CONTEXT = frozenset({"raw_tracepoint", "syscall", "sk_lookup", "struct_ops", "tracing"})
-_XDP_ACTION = names.Enumeration(
-    enum="xdp_action", prefix="XDP_", builtin="aborted drop pass tx redirect"
-)
-_NUMBERS = ("repeat", "flags", "cpu")
-_BYTES = ("data_in", "ctx_in")
-
-_free = threading.BoundedSemaphore(_MOST)
+# A write waits for a run for so many seconds, and is then done; what takes longer is waited for by
+# those who read. In the first of these others wait, too: most runs take no longer.
+_PATIENCE, _AT_ONCE = 0.2, 0.002
 
 
 class TestRun(ObjectFile):
-    """What is written to it, in one write(2), is what the program is run on once. Reading gives the
-    result: of the run of this open file, else of the last one."""
+    """What is written to it is what the program is run on, once. Reading gives the result: of the
+    run of this open file, else of the last one. It is root's: what runs has the rights of this
+    process, and what it gave may be another's packet."""
 
     __slots__ = ()
     __test__ = False  # no test of pytest's
@@ -48,23 +31,50 @@ class TestRun(ObjectFile):
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & 0o666
 
+    @property
+    def roots(self) -> bool:
+        return True
+
     def attributes(self) -> Attributes:
         attributes = self.basics(self.subject.status())
-        attributes.size = len(self.last())
+        with self.subject.open() as obj:
+            run = self.last(obj)
+        if run and run.done:
+            with contextlib.suppress(OSError):
+                attributes.size = len(run.result())
         return attributes
 
-    def last(self) -> bytes:
-        """The result of the last run; empty before the first."""
-        with self.subject.open() as obj:
-            return self.subject.context.runs.get(obj.info.id, b"")
+    def last(self, program: Object) -> Task[bytes] | None:
+        """The last run; None before the first."""
+        return self.subject.context.runs.get(program.info.id)
+
+    def ran(self, program: Object, run: Task[bytes]) -> None:
+        """Note the last run."""
+        self.subject.context.runs[program.info.id] = run
+
+    def stop(self, program: Object) -> None:
+        """End the last run, if it goes on, and forget it then."""
+        run = self.last(program)
+        if run and not run.done:
+            run.interrupt()
+            self.forget(program)
+
+    def forget(self, program: Object) -> None:
+        """Forget the last run."""
+        self.subject.context.runs.pop(program.info.id, None)
 
     def change(self, change: Change, caller: Caller) -> None:
-        """`>` truncates it first, which means nothing here."""
+        """`>` truncates it first: what runs ends."""
+        if change.size == 0:
+            with self.subject.open() as obj:
+                self.stop(obj)
 
     def open(self, flags: int, caller: Caller) -> Handle:
         self.admit(Opening(flags, caller))
         obj = self.subject.open()
         assert isinstance(obj, Program)  # only programs are given this file
+        if flags & os.O_TRUNC:
+            self.stop(obj)
         return Trying(self, obj)
 
 
@@ -75,143 +85,132 @@ class Trying(Handle):
     def __init__(self, file: TestRun, program: Program) -> None:
         self._file = file
         self._program = program
-        self._run: Task[Outcome] | None = None
-        self._request: _Request
+        self._own: Task[bytes] | None = None
+        self._began: float | None = None  # when the run began that a write waits for
+        # A run of another open file, and what tells of its end.
+        self._watching: Task[bytes] | None = None
+        self._watched: int | None = None
+        self._request = b""  # JSON that is not whole, or was
         self._end = 0  # of the last write
-        self._origin: int | None = 0  # where the text begins; None until it is read
+        self._refused = False  # whether that was JSON that cannot become a request
+        self._origin = 0  # where the text begins
+        self._text: bytes | None = None  # None until it is read
 
     @property
     def awaited(self) -> int | None:
-        return self._run.ended if self._run else None
+        return self._own.ended if self._own else self._watched
 
     @property
     def ready(self) -> bool:
-        return self._run is None or self._run.done
+        run = self._run
+        return run is None or run.done
 
-    def write(self, offset: int, data: bytes) -> int:
+    @property
+    def _run(self) -> Task[bytes] | None:
+        """The run that is shown."""
+        return self._own or self._file.last(self._program)
+
+    def write(self, offset: int, data: bytes) -> int | None:
+        if self._began is None:
+            self._forget()
+            try:
+                if not self._take(offset, data):
+                    return len(data)
+            except (Refused, OSError) as error:
+                raise self._refuse(error, data.decode("utf-8", "replace")) from error
+        return len(data) if self._ended() else None
+
+    def _take(self, offset: int, data: bytes) -> bool:
+        """Take what is written; whether a run has begun. Raises `Refused` and OSError."""
+        goes_on = offset == self._end > 0
+        if goes_on and self._refused:
+            raise Refused("what was written before it was refused")
+        given = self._request + data if goes_on else data
+        self._end, self._request, self._refused = offset + len(data), b"", False
+        if goes_on and not data.strip() and given != data:
+            self._request = given  # the newline after a request
+            return False
         try:
-            if self._run and not self._run.done:
-                raise OSError(errno.EBUSY, "the run before it has not ended")
-            self._request = _request(self._program, data)
-            self._forget()
-            self._run = _begin(self._program, self._request)
-            self._end, self._origin = offset + len(data), None
-            self._run.join(_PATIENCE)
-            if self._run.done:
-                self._result()
-        except (Refused, OSError) as error:
-            self._forget()
-            raise self._refuse(error) from error
-        return len(data)
+            request = parsed(self._program, given)
+        except Incomplete:
+            self._request = given
+            return False
+        except Refused:
+            self._refused = given.lstrip().startswith(b"{")
+            raise
+        self._file.stop(self._program)
+        self._own = begin(self._program, request)
+        self._file.ran(self._program, self._own)
+        self._request = given if request.is_text else b""
+        self._began = time.monotonic()
+        self._own.join(_AT_ONCE)
+        return True
 
-    def _refuse(self, error: Exception) -> OSError:
-        return self._file.refuse(self._program, "write", error)
+    def _ended(self) -> bool:
+        """Whether a write has to wait no longer for its run. Raises OSError when that failed."""
+        assert self._own and self._began is not None  # it has begun
+        if not self._own.done:
+            if time.monotonic() - self._began < _PATIENCE:
+                return False
+            self._began = None
+            return True
+        self._began = None
+        self._result(self._own)
+        return True
 
-    def _result(self) -> bytes:
-        """The result of the run, which has ended. Raises OSError."""
-        assert self._run
-        text = _shown(self._program, self._request, self._run.result())
-        self._file.subject.context.runs[self._program.info.id] = text
-        return text
+    def flush(self) -> None:
+        if self._request and self._own is None:
+            error = Refused("the request is not whole", len(self._request.rstrip()))
+            text, self._request = self._request.decode("utf-8", "replace"), b""
+            raise self._refuse(error, text)
+
+    def _refuse(self, error: Exception, text: str = "") -> OSError:
+        return self._file.refuse(self._program, "write", error, text)
 
     def read(self, offset: int, size: int) -> bytes | None:
-        if self._run and not self._run.done:
-            return None
-        if self._run is None:
-            text = self._file.last()
-        else:
-            try:
-                text = self._result()
-            except OSError as error:
-                self._forget()
-                raise self._refuse(error) from error
-        if self._origin is None or offset < self._origin:
-            self._origin = self._end if offset == self._end else 0
-        return text[offset - self._origin :][:size]
+        if self._text is None or offset < self._origin:
+            self._origin, self._text = self._end if offset == self._end else 0, None
+        if self._text is None or offset == self._origin:
+            run = self._run
+            if run and not run.done and self._watches(run):
+                return None
+            self._text = self._result(run) if run else b""
+        return self._text[offset - self._origin :][:size]
+
+    def _watches(self, run: Task[bytes]) -> bool:
+        """Whether a run goes on, whose end is now awaited."""
+        if run is not self._own and run is not self._watching:
+            self._unwatch()
+            self._watched, self._watching = run.watch(), run
+        return self.awaited is not None
+
+    def _result(self, run: Task[bytes]) -> bytes:
+        """What a run gave, which has ended. Raises OSError."""
+        try:
+            return run.result()
+        except OSError as error:
+            self._forget()
+            if self._file.last(self._program) is run:
+                self._file.forget(self._program)
+            raise self._refuse(error) from error
 
     def truncate(self, size: int) -> None:
         """As when it is opened."""
+        if size == 0:
+            self._file.stop(self._program)
 
     def _forget(self) -> None:
-        if self._run:
-            self._run.leave()
-        self._run, self._origin = None, 0
+        if self._own:
+            self._own.leave()
+        self._own, self._text = None, None
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            os.close(self._watched)
+        self._watched = self._watching = None
 
     def close(self) -> None:
+        """Others may yet read what its run gives."""
         self._forget()
+        self._unwatch()
         self._program.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What to run a program on."""
-
-    data: bytes
-    context: bytes
-    numbers: Mapping[str, int]
-
-
-def _begin(program: Program, request: _Request) -> Task[Outcome]:
-    """Run a program. It takes as long as it does, and the kernel cannot be interrupted."""
-    if not _free.acquire(blocking=False):
-        raise OSError(errno.EBUSY, "too many programs are being run: try again")
-    held = Program(os.dup(program.fd))
-
-    def work() -> Outcome:
-        try:
-            with held:
-                return held.run(request.data, request.context, **request.numbers)
-        finally:
-            _free.release()
-
-    try:
-        return Task(work)
-    except OSError:
-        _free.release()
-        raise
-
-
-def _request(program: Program, data: bytes) -> _Request:
-    """What is asked for by a write: bytes, or a JSON object that has them in hexadecimal, as
-    `{"data_in": "00…", "ctx_in": "…", "repeat": 1000}`. Raises `Refused`."""
-    if data.lstrip().startswith(b"{") and data.isascii() and data.decode().strip().isprintable():
-        return _from_json(data.decode())
-    if names.name_of(names.PROGRAM_TYPE, program.info.type) in _ON_CONTEXT:
-        return _Request(b"", data, {})
-    return _Request(data, b"", {})
-
-
-def _from_json(text: str) -> _Request:
-    try:
-        given: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Refused(f"this is no JSON: {error.msg}", error.pos) from None
-    unknown = given.keys() - {*_NUMBERS, *_BYTES}
-    if unknown:
-        known = ", ".join((*_BYTES, *_NUMBERS))
-        raise Refused(f"expected {known}, got {sorted(unknown)[0]!r}", text.find(min(unknown)))
-    data, context = (_from_hex(text, given, name) for name in _BYTES)
-    numbers = {name: given[name] for name in _NUMBERS if name in given}
-    for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < 1 << 32:
-            raise Refused(f"{name}: expected a number of 32 bits", text.find(name))
-    return _Request(data, context, numbers)
-
-
-def _from_hex(text: str, given: Mapping[str, Any], name: str) -> bytes:
-    try:
-        return bytes.fromhex(given.get(name, ""))
-    except (TypeError, ValueError):
-        raise Refused(f"{name}: expected hexadecimal digits", text.find(name)) from None
-
-
-def _shown(program: Program, request: _Request, outcome: Outcome) -> bytes:
-    result: Info = {"retval": outcome.retval}
-    if names.name_of(names.PROGRAM_TYPE, program.info.type) == "xdp":
-        result["action"] = names.name_of(_XDP_ACTION, outcome.retval)
-    result["duration_ns"] = outcome.duration
-    if request.data:
-        result["data_out"] = outcome.data.hex()
-    if request.context:
-        result["ctx_out"] = outcome.context.hex()
-    return f"{json.dumps(result)}\n".encode()

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind
+from fusefs.bpf.btf import (
+    Btf,
+    BtfError,
+    Composite,
+    DataSection,
+    Function,
+    Kind,
+    Pointer,
+    Prototype,
+)
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
@@ -14,7 +23,7 @@ from fusefs.tree.files import TextFile
 from fusefs.tree.map_view import Found, MapView
 
 # Sections that describe a program to its loader, and hold no variables.
-_FOR_LOADERS = frozenset({".maps", "license", "version"})
+_FOR_LOADERS = frozenset({".maps", ".ksyms", "license", "version"})
 
 
 class TypesFile(TextFile):
@@ -52,7 +61,7 @@ class TypesFile(TextFile):
         elif isinstance(obj, Program) and obj.info.btf_id:
             with BtfObject.from_id(obj.info.btf_id) as btf_object:
                 btf = btf_object.parse()
-            yield from ("", declarations(btf, _of_program(btf)))
+            yield from ("", declarations(btf, _of_program(btf, obj)))
         else:
             yield comment(f"This {obj.kind} has no BTF.")
 
@@ -77,10 +86,26 @@ def _of_map(view: MapView) -> Iterator[str]:
         yield from ("", declarations(kernel, [of_map.kernel_value_id]).rstrip())
 
 
-def _of_program(btf: Btf) -> Iterator[int]:
-    """Its functions, which tell its context; and its variables."""
-    yield from btf.of_kind(Kind.FUNC)
+def _of_program(btf: Btf, program: Program) -> Iterator[int]:
+    """Its functions, and what their parameters point to, as its context; and its variables."""
+    # The blob is often that of many programs, which were in one file.
+    functions = [function.type_id for function in program.functions()]
+    for type_id in functions or btf.of_kind(Kind.FUNC):
+        yield type_id
+        yield from _pointed_to(btf, type_id)
     for type_id in btf.of_kind(Kind.DATASEC):
         section = btf.type(type_id)
         if isinstance(section, DataSection) and section.name not in _FOR_LOADERS:
             yield type_id
+
+
+def _pointed_to(btf: Btf, function_id: int) -> Iterator[int]:
+    """The structs that the parameters of a function point to."""
+    function = btf.type(function_id)
+    prototype = btf.type(function.prototype) if isinstance(function, Function) else None
+    for _name, parameter in prototype.parameters if isinstance(prototype, Prototype) else ():
+        pointer = btf.type(btf.strip(parameter))
+        if isinstance(pointer, Pointer):
+            target = btf.strip(pointer.target)
+            if isinstance(btf.type(target), Composite):
+                yield target

@@ -7,6 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from support.programs import load
 
 from fusefs.bpf import kallsyms
 from fusefs.bpf.kallsyms import Kallsyms, Symbol, Symbols
@@ -141,3 +142,55 @@ def test_pieces_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert [str(symbols.find(address)) for address in made] == [
             f"f{address:x}+0x0" for address in made
         ]
+
+
+def test_functions_by_their_names(symbols: Symbols) -> None:
+    known: dict[str, list[int]] = {}
+    for address, name, module in functions():
+        if not module:
+            known.setdefault(name, []).append(address)
+    for name in ("vfs_read", "__bpf_call_base", "schedule", *list(known)[::997]):
+        assert symbols.address(name) in known[name]
+    for absent in ("", "vfs_rea", "fs_read", "vfs_read\n", "no such function"):
+        assert symbols.address(absent) is None
+    assert Kallsyms().address("vfs_read") in known["vfs_read"]
+
+
+def test_variables_by_their_addresses(symbols: Symbols) -> None:
+    data: dict[int, list[str]] = {}
+    for line in kallsyms.KALLSYMS.read_text().splitlines():
+        digits, kind, name = line.split()[:3]
+        data.setdefault(int(digits, 16), []).append("" if kind in "tTwW" else name)
+    variables = {at: names for at, names in data.items() if at and "" not in names}
+    made = Kallsyms()
+    for address in [*variables][:: max(1, len(variables) // 8)]:
+        assert made.variable(address) in variables[address]
+        assert made.variable(address + 1) in (None, *data.get(address + 1, ()))
+    assert made.variable(symbols.address("vfs_read") or 0) is None
+
+
+def test_a_variable_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "kallsyms"
+    file.write_text("ffffffff81000000 T start\nffffffff82000000 D there\nffffffff8200000a b dot\n")
+    monkeypatch.setattr(kallsyms, "KALLSYMS", file)
+    made = Kallsyms()
+    assert made.variable(0xFFFFFFFF82000000) == "there"
+    assert made.variable(0xFFFFFFFF8200000A) == "dot"
+    assert made.variable(0xFFFFFFFF81000000) is None
+    assert made.variable(0x5555) is None
+    file.unlink()
+    assert made.variable(0xFFFFFFFF82000000) == "there"
+    assert made.variable(0xFFFFFFFF82000010) is None  # where they cannot be read
+
+
+def test_a_program_that_came_a_moment_ago(symbols: Symbols) -> None:
+    made = Kallsyms()
+    assert made.find([symbols.address("vfs_read") or 0])  # they have been read
+    for name in ("first", "second"):
+        with load(name=name) as program:
+            ((address, machine),) = program.machine().functions
+            last = address + len(machine) - 1
+            found = made.find([address, last])
+            full = f"bpf_prog_{program.tags()[0]}_{name}"
+            assert found[address] == Symbol(full, "bpf", 0)
+            assert found[last] == Symbol(full, "bpf", len(machine) - 1)

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import resource
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.maps import exists, make_map, u32, u64
-from support.mounting import Mount
+from support.links import loaded, raw_tracepoint
+from support.maps import exists, make_map, pin, types, u32, u64
+from support.mounting import COMMAND, Mount
 from support.network import compile_program, network, pin_attached
-from support.shell import checked
+from support.programs import load
+from support.shell import checked, run
 from support.users import DENIED, nobody
 from support.waiting import eventually
 
 from fusefs.bpf.link import Link
-from fusefs.bpf.map import Map
+from fusefs.bpf.map import Map, MapType
+from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
+from fusefs.tree.targets import path_by_id
+
+# Nobody waits longer, however much there is.
+GENEROUS = 2.0
+MAPS, PROGRAMS = 5000, 2000
+
+
+def where(obj: Object) -> str:
+    """Where an object is below `.by-id/`."""
+    return "/".join(path_by_id(type(obj), obj.info.id))
 
 
 def test_a_map_that_is_pinned_nowhere(mounted: Mount) -> None:
@@ -30,13 +47,11 @@ def test_a_map_that_is_pinned_nowhere(mounted: Mount) -> None:
         (path / "format").write_text("value: hex\n")
         assert (path / "entries/2").read_text() == '"0x7"\n'
         assert json.loads((path / "info.json").read_text())["id"] == made.info.id
-        assert (
-            mounted.sh(f"cd {path}; ls; stat -c '%A %U' . info").stdout
-            == mounted.sh(
-                "printf 'count\\nentries\\nentries.jsonl\\nerror_log\\nformat\\nfrozen\\ngraph.dot\\n"
-                "info\\ninfo.json\\npin\\ntypes.h\\ndrwx------ root\\n-r-------- root\\n'"
-            ).stdout
-        )
+        assert mounted.sh(f"cd {path}; ls; stat -c '%A %U' . info pin").stdout.splitlines() == [
+            "count", "entries", "entries.jsonl", "error_log", "format", "frozen", "graph.dot",
+            "info", "info.json", "pin", "types.h", "drwx------ root", "-r-------- root",
+            "--w------- root",
+        ]  # fmt: skip
 
 
 def test_it_goes_with_the_object(mounted: Mount) -> None:
@@ -111,3 +126,131 @@ def test_programs_and_links(mounted: Mount, tmp_path: Path) -> None:
         mounted.sh("rmdir link program")
         eventually("the link is gone", lambda: not exists(Link, link["id"]), 1)
         assert mounted.sh(f"cat .by-id/links/{link['id']}/info").code == 1
+
+
+@pytest.mark.parametrize("kind", ["map", "program", "link"])
+def test_objects_that_go_are_gone(mounted: Mount, kind: str) -> None:
+    with (
+        loaded() as some,
+        some.program("on_raw_tracepoint") as traced,
+        make_map() as bpf_map,
+        load() as program,
+        raw_tracepoint(traced, "sys_enter", 1) as link,
+    ):
+        objects: dict[str, Object] = {"map": bpf_map, "program": program, "link": link}
+        obj = objects[kind]
+        object_id, path = obj.info.id, mounted.path / where(obj)
+        assert json.loads((path / "info.json").read_text())["id"] == object_id
+        assert path.name in os.listdir(path.parent)
+        obj.close()
+        eventually("it is gone", lambda: not exists(type(obj), object_id), 1)
+        assert path.name not in os.listdir(path.parent)
+        with pytest.raises(FileNotFoundError):
+            os.open(path / "info", os.O_RDONLY)
+        eventually("nor is it found", lambda: not path.exists(), 1)
+
+
+# Whether it is listed.
+
+
+@pytest.mark.parametrize(
+    ("options", "listed"),
+    [([], False), (["-o", "by_id=hidden"], False), (["-o", "ro,by_id=visible"], True)],
+    ids=["default", "hidden", "visible"],
+)
+def test_it_is_listed_where_that_is_wanted(
+    mounter: Callable[..., Mount], options: list[str], listed: bool
+) -> None:
+    mount = mounter(*options)
+    with make_map() as made:
+        pin(mount.source / "map", made)
+        assert (".by-id" in os.listdir(mount.path)) == listed
+        assert ".by-id" not in os.listdir(mount.path / "map")
+        assert (mount.path / where(made) / "info").exists()
+        found = mount.sh("find . -maxdepth 4").stdout.splitlines()
+        assert (f"./{where(made)}/info" in found) == listed
+        assert "./map/info" in found
+
+
+@pytest.mark.parametrize("value", ["yes", "Visible", "", "visible=1"])
+def test_another_value_is_refused(bpffs: Path, tmp_path: Path, value: str) -> None:
+    result = run([*COMMAND, str(bpffs), str(tmp_path), "-o", f"by_id={value}"])
+    said = f"bpf-fusefs: by_id is 'visible' or 'hidden', not '{value}'\n"
+    assert (result.code, result.stdout, result.stderr) == (2, "", said)
+    assert not os.path.ismount(tmp_path)
+
+
+def test_who_walks_through_all_comes_to_an_end(mounter: Callable[..., Mount]) -> None:
+    mount = mounter("-o", "by_id=visible")
+    with make_map(name="needle") as made, load(name="needle") as program:
+        assert f"./{where(made)}/info" in mount.sh("find . -type f").stdout.splitlines()
+        # Without the types of the kernel, all entries of others' maps, which may be millions, and
+        # graphs, for which all objects are looked at each time.
+        without = "--exclude-dir={btfs,entries} --exclude=graph.*"
+        said = mount.sh(f"grep -rs {without} '^name: needle$' .")
+        wanted = {f"./{where(obj)}/info:name: needle" for obj in (made, program)}
+        assert wanted <= {*said.stdout.splitlines()}
+        some = f"{where(types().btf)} {where(made)} {where(program)}"
+        assert f"{where(types().btf)}/types.h" in mount.sh(f"grep -rls MODE_WATCH {some}").stdout
+
+
+# Thousands.
+
+
+@contextlib.contextmanager
+def thousands() -> Iterator[tuple[set[int], set[int]]]:
+    """The ids of so many maps and programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAPS + PROGRAMS + 1000
+    if hard < wanted:
+        pytest.skip(f"takes {wanted} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            objects: list[Object] = []
+            for number in range(MAPS + PROGRAMS):
+                made = small_map() if number < MAPS else load(name="one_of_many")
+                objects.append(stack.enter_context(made))
+            ids = [obj.info.id for obj in objects]
+            yield {*ids[:MAPS]}, {*ids[MAPS:]}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def small_map() -> Map:
+    """A map that takes little memory."""
+    return Map.create(MapType.ARRAY, key_size=4, value_size=8, max_entries=1, name="one_of_many")
+
+
+def listed(mount: Mount, kind: str) -> set[int]:
+    """The ids that are listed."""
+    return {int(name) for name in os.listdir(mount.path / ".by-id" / kind)}
+
+
+def longest_wait(mount: Mount, command: str) -> float:
+    """How long others waited at most for an answer while somebody ran a command."""
+    waits: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(mount.sh, command)
+        while not running.done() or not waits:
+            began = time.monotonic()
+            assert mount.sh("stat -t pin && cat pin/entries/1").stdout.endswith("101\n")
+            waits.append(time.monotonic() - began)
+        assert running.result().code == 0
+    return max(waits)
+
+
+def test_thousands(mounted: Mount) -> None:
+    with make_map() as made:
+        made.update(u32(1), u64(101))
+        mounted.pin("pin", made)
+        with thousands() as (maps, programs):
+            assert longest_wait(mounted, "ls .by-id/maps .by-id/programs") < GENEROUS
+            assert longest_wait(mounted, "cat pin/info") < GENEROUS
+            assert longest_wait(mounted, "cat .by-id/graph.dot") < GENEROUS
+            assert maps <= listed(mounted, "maps")
+            assert programs <= listed(mounted, "programs")
+            told = json.loads(mounted.sh("cat pin/info.json").stdout)
+            assert told["pins"] == [f"{mounted.source}/pin"]
+    eventually("the maps are gone", lambda: not listed(mounted, "maps") & maps, 20)
+    eventually("so are the programs", lambda: not listed(mounted, "programs") & programs, 20)
