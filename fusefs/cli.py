@@ -107,9 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_privilege()
         directory = open_source(source)
         prepare_mountpoint(mountpoint, directory)
-        serve_here = functools.partial(
-            serve, directory, mountpoint, options, formats, by_id_listed
-        )
+        serve_here = functools.partial(serve, directory, mountpoint, options, formats, by_id_listed)
         if foreground:
             serve_here(lambda: None)
         else:

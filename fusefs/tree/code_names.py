@@ -69,8 +69,8 @@ class ProgramNames(Names):
         return self._symbol(base + number) if base else None
 
     def kfunc(self, number: int, offset: int) -> Named | None:
-        # The number is a distance, as of helpers; or where calls may go far, an id in the kernel's
-        # BTF, or with an offset in that of some module. A distance leads to where a function begins.
+        # The number is a distance to where a function begins, as of helpers; or where calls may go
+        # far, an id in the kernel's BTF, or with an offset in that of some module.
         called = self.helper(number)
         if called and "+" not in called.text:
             return called

@@ -35,6 +35,12 @@ class GraphDot(ObjectFile):
     def roots(self) -> bool:
         return True
 
+    @property
+    def listed(self) -> bool:
+        # Who looks at everything below a directory would go through all of the kernel for each
+        # object, and have a program draw it.
+        return self._focus is None
+
     def attributes(self) -> Attributes:
         return self.basics(self.subject.status())
 
@@ -52,7 +58,7 @@ class GraphDot(ObjectFile):
             yield None if graph is None else Task(functools.partial(_text, graph))
 
 
-_HINT = "// graph.svg, in the same directory and not always listed, is this drawn by Graphviz.\n"
+_HINT = "// graph.svg, in the same directory, is this drawn by Graphviz.\n"
 
 
 def _text(graph: Graph) -> str:
@@ -63,11 +69,6 @@ class GraphSvg(GraphDot):
     """The picture, drawn by Graphviz; where that cannot be, the reason in its place."""
 
     __slots__ = ()
-
-    @property
-    def listed(self) -> bool:
-        # Who looks at everything below a directory would start a program for each object.
-        return self._focus is None
 
     def open(self, flags: int, caller: Caller) -> Handle:
         self.admit(Opening(flags, caller))

@@ -64,7 +64,7 @@ def begin(program: Program, request: Request) -> Task[bytes]:
                 reason = "the kernel runs no program so that is attached as this one is"
                 raise refusal(errno.EOPNOTSUPP, reason) from None
             if error.errno == errno.EINTR:
-                raise refusal(errno.EINTR, "the run was ended before its end") from None
+                raise refusal(errno.ECANCELED, "the run was ended before its end") from None
             if error.errno != errno.EINVAL:
                 raise
             sizes = f"{len(request.data)} bytes of data and {len(request.context)} of context"

@@ -90,7 +90,8 @@ class Trying(Handle):
         # A run of another open file, and what tells of its end.
         self._watching: Task[bytes] | None = None
         self._watched: int | None = None
-        self._request = b""  # JSON that is not whole, or was
+        self._request = b""  # JSON that was not whole, or is and may have a newline yet
+        self._partial = False  # whether it is not whole
         self._end = 0  # of the last write
         self._refused = False  # whether that was JSON that cannot become a request
         self._origin = 0  # where the text begins
@@ -126,21 +127,21 @@ class Trying(Handle):
         if goes_on and self._refused:
             raise Refused("what was written before it was refused")
         given = self._request + data if goes_on else data
-        self._end, self._request, self._refused = offset + len(data), b"", False
+        self._end, self._request = offset + len(data), b""
+        self._partial = self._refused = False
         if goes_on and not data.strip() and given != data:
             self._request = given  # the newline after a request
             return False
         try:
             request = parsed(self._program, given)
         except Incomplete:
-            self._request = given
+            self._request, self._partial = given, True
             return False
         except Refused:
             self._refused = given.lstrip().startswith(b"{")
             raise
         self._file.stop(self._program)
         self._own = begin(self._program, request)
-        self._file.ran(self._program, self._own)
         self._request = given if request.is_text else b""
         self._began = time.monotonic()
         self._own.join(_AT_ONCE)
@@ -149,20 +150,19 @@ class Trying(Handle):
     def _ended(self) -> bool:
         """Whether a write has to wait no longer for its run. Raises OSError when that failed."""
         assert self._own and self._began is not None  # it has begun
-        if not self._own.done:
-            if time.monotonic() - self._began < _PATIENCE:
-                return False
-            self._began = None
-            return True
+        if not self._own.done and time.monotonic() - self._began < _PATIENCE:
+            return False
         self._began = None
-        self._result(self._own)
+        if self._own.done:
+            self._result(self._own)
+        self._file.ran(self._program, self._own)
         return True
 
     def flush(self) -> None:
-        if self._request and self._own is None:
+        if self._partial:
             error = Refused("the request is not whole", len(self._request.rstrip()))
-            text, self._request = self._request.decode("utf-8", "replace"), b""
-            raise self._refuse(error, text)
+            self._partial = False
+            raise self._refuse(error, self._request.decode("utf-8", "replace"))
 
     def _refuse(self, error: Exception, text: str = "") -> OSError:
         return self._file.refuse(self._program, "write", error, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -19,6 +20,8 @@ from support.shell import checked
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.program import Program, enable_statistics
 from fusefs.bpf.syscall import ENOTSUPP
+from fusefs.bpf.task import allow_interrupts
+from fusefs.tree.run_request import Request, begin
 
 PACKET = bytes(range(64))
 
@@ -175,3 +178,21 @@ def test_runs_are_counted_while_statistics_are_on() -> None:
         now = program.information()
         assert (now.run_cnt, program.info.run_cnt) == (100, 0)
         assert now.run_time_ns > 0
+
+
+def test_only_some_run_at_a_time() -> None:
+    request = Request(bytes(64), b"", {"repeat": 4_000_000_000})
+    with load(kind=XDP) as program, contextlib.ExitStack() as stack:
+        allow_interrupts()
+        for _ in range(4):
+            begun = begin(program, request)
+            stack.callback(begun.leave)
+            stack.callback(begun.join)
+            stack.callback(begun.interrupt)
+        with pytest.raises(OSError, match="too many programs are being run"):
+            begin(program, request)
+    with contextlib.closing(load(kind=XDP)) as program:
+        again = begin(program, Request(bytes(64), b"", {}))
+        again.join()
+        assert json.loads(again.result())["retval"] == 0
+        again.leave()

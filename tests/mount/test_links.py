@@ -59,7 +59,7 @@ def info(mount: Mount, name: str) -> dict[str, Any]:
 
 def test_what_is_there(mounted: Mount, to_cgroup: Link) -> None:
     mounted.pin("link", to_cgroup)
-    names = ["detach", "error_log", "graph.dot", "info", "info.json", "prog", "types.h"]
+    names = ["detach", "error_log", "info", "info.json", "prog", "types.h"]
     by_id = f".by-id/links/{to_cgroup.info.id}"
     for place, up in {"link": "../", by_id: "../../../"}.items():
         there = mounted.sh(f"ls {place}").stdout.split()
@@ -79,10 +79,7 @@ def test_what_is_there(mounted: Mount, to_cgroup: Link) -> None:
 def test_a_link_without_a_program(mounted: Mount) -> None:
     with struct_ops_link() as (bpf_map, link):
         mounted.pin("link", link)
-        assert (
-            mounted.sh("ls link").stdout
-            == "detach\nerror_log\ngraph.dot\ninfo\ninfo.json\ntypes.h\n"
-        )
+        assert mounted.sh("ls link").stdout == "detach\nerror_log\ninfo\ninfo.json\ntypes.h\n"
         assert mounted.sh("ln -sfn ../x link/prog").stderr.endswith("Operation not permitted\n")
         assert info(mounted, "link")["map_id"] == bpf_map.info.id
         assert mounted.sh("echo 1 > link/detach").stderr == ""

@@ -371,7 +371,7 @@ def test_code_and_what_it_leads_to_is_roots(mounter: Mounter) -> None:
             assert mount.sh(f"stat -c '%A %U:%G' sample/{name}").stdout == "dr-x------ root:root\n"
             assert nobody(mount, f"ls sample/{name}").stderr.endswith(DENIED)
             assert nobody(mount, f"readlink -e sample/{name}/a_map").code == 1
-        for name in ("info", "types.h", "stats", "test_run"):
+        for name in ("info", "types.h", "stats"):
             assert nobody(mount, f"cat sample/{name}").code == 0, name
         refused = nobody(mount, "true >> sample/stats")
         assert refused.stderr.endswith("Operation not permitted\n")
