@@ -90,8 +90,8 @@ class Trying(Handle):
         # A run of another open file, and what tells of its end.
         self._watching: Task[bytes] | None = None
         self._watched: int | None = None
-        self._request = b""  # JSON that was not whole, or is and may have a newline yet
-        self._partial = False  # whether it is not whole
+        self._request = b""  # JSON that is not yet whole
+        self._is_text = False  # whether JSON was written last
         self._end = 0  # of the last write
         self._refused = False  # whether that was JSON that cannot become a request
         self._origin = 0  # where the text begins
@@ -126,23 +126,22 @@ class Trying(Handle):
         goes_on = offset == self._end > 0
         if goes_on and self._refused:
             raise Refused("what was written before it was refused")
+        self._end = offset + len(data)
+        if goes_on and self._is_text and not self._request and not data.strip():
+            return False  # the newline after a request
         given = self._request + data if goes_on else data
-        self._end, self._request = offset + len(data), b""
-        self._partial = self._refused = False
-        if goes_on and not data.strip() and given != data:
-            self._request = given  # the newline after a request
-            return False
+        self._request, self._is_text, self._refused = b"", False, False
         try:
             request = parsed(self._program, given)
         except Incomplete:
-            self._request, self._partial = given, True
+            self._request, self._is_text = given, True
             return False
         except Refused:
             self._refused = given.lstrip().startswith(b"{")
             raise
         self._file.stop(self._program)
         self._own = begin(self._program, request)
-        self._request = given if request.is_text else b""
+        self._is_text = request.is_text
         self._began = time.monotonic()
         self._own.join(_AT_ONCE)
         return True
@@ -159,10 +158,10 @@ class Trying(Handle):
         return True
 
     def flush(self) -> None:
-        if self._partial:
+        if self._request:
             error = Refused("the request is not whole", len(self._request.rstrip()))
-            self._partial = False
-            raise self._refuse(error, self._request.decode("utf-8", "replace"))
+            text, self._request = self._request.decode("utf-8", "replace"), b""
+            raise self._refuse(error, text)
 
     def _refuse(self, error: Exception, text: str = "") -> OSError:
         return self._file.refuse(self._program, "write", error, text)

@@ -276,7 +276,7 @@ def test_others_are_answered_while_a_program_runs(pinned: Mount) -> None:
         assert told["retval"] in (0, 1)
         assert took >= LONG["repeat"] * told["duration_ns"] / 1e9 > 0.2
         assert answered > 5
-        assert json.loads((pinned.path / "runs_long/test_run").read_text()) == once
+        assert json.loads((pinned.path / "runs_long/test_run").read_text()) == told
 
 
 def test_another_open_file_waits_for_the_end(pinned: Mount) -> None:
