@@ -78,11 +78,12 @@ def _attached_to_namespace(links: Mapping[Linked, int]) -> Turns:
 def _attached_to_maps(sock_maps: Iterable[int], links: Mapping[Linked, int]) -> Turns:
     query = Query()
     for map_id in sock_maps:
+        told: dict[int, list[tuple[int, str]]] = {}
         with unless_refused(), Map.from_id(map_id) as bpf_map:
-            for attach_type in _TO_MAPS:
-                found = _named(query, bpf_map.fd, attach_type)
-                for number, how in unlinked(found, links, SOCKMAP, map_id, attach_type):
-                    yield Direct(number, "map", str(map_id), how)
+            told = {each: _named(query, bpf_map.fd, each) for each in _TO_MAPS}
+        for attach_type, found in told.items():
+            for number, how in unlinked(found, links, SOCKMAP, map_id, attach_type):
+                yield Direct(number, "map", str(map_id), how)
         yield None
 
 

@@ -19,7 +19,8 @@ from fusefs.bpf.direct_places import (
     unlinked,
 )
 
-# How programs of a type (`enum bpf_prog_type`) can be attached to a cgroup (`enum bpf_attach_type`).
+# By the type of a program (`enum bpf_prog_type`), how it can be attached to a cgroup
+# (`enum bpf_attach_type`).
 _ATTACH_TYPES: Mapping[int, Sequence[int]] = {
     8: (0, 1),  # cgroup_skb
     9: (2, 12, 13, 34),  # cgroup_sock

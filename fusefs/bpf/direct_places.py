@@ -25,10 +25,12 @@ CGROUP, NETNS, XDP, SOCKMAP = 3, 5, 6, 14
 _PLACES = {CGROUP: "cgroup_id", NETNS: "netns_ino", XDP: "ifindex", SOCKMAP: "map_id"}
 
 # How the kernel says that it knows no such question, that this process may not ask it, or that what
-# it is about is gone or cannot have programs.
+# it is about is gone or cannot have programs. EBUSY is what it says of one kind of verdict in a map
+# of sockets that has the other (sock_map_prog_link_lookup in net/core/sock_map.c).
 _REFUSALS = frozenset(
     {errno.EINVAL, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, syscall.ENOTSUPP, errno.ENXIO,
-     errno.ENODEV, errno.ENOENT, errno.EAGAIN, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
+     errno.ENODEV, errno.ENOENT, errno.EAGAIN, errno.EBUSY, errno.EAFNOSUPPORT,
+     errno.EPROTONOSUPPORT}
 )  # fmt: skip
 
 _ROOM = 64  # BPF_CGROUP_MAX_PROGS and BPF_MPROG_MAX; more only for all of LSM together

@@ -15,6 +15,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
 
 from fusefs.bpf.object import Closing
 
@@ -26,14 +28,15 @@ MEMORY = 1 << 30  # bytes of address space
 # So many may be in the making at a time; more are refused.
 MOST = 8
 
-# The uid and gid that have no files, overflowuid in kernel/sys.c.
-_NOBODY = 65534
+# A uid and gid that nobody has, since processes of the same one may look into each other
+# (ptrace(2)); and one that some have, for where that is not mapped (user_namespaces(7)).
+_ALONE, _NOBODY = 0x7FFFFFF1, 65534
 _NICENESS = 10
-# The limits, as prlimit(1) takes them. What it may write to files is for its complaints.
+# The limits, as prlimit(1) takes them. What it may write to files is the picture.
 _LIMITS = (
     f"--cpu={CPU_SECONDS}",
     f"--as={MEMORY}",
-    f"--fsize={1 << 20}",
+    f"--fsize={64 << 20}",
     "--core=0",
     "--nofile=64",
 )
@@ -69,6 +72,14 @@ def _command() -> list[str]:
     return command
 
 
+def _nobody() -> int:
+    """A uid and gid for it."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    ranges = (map(int, line.split()) for line in lines)
+    mapped = any(first <= _ALONE < first + count for first, _outside, count in ranges)
+    return _ALONE if mapped else _NOBODY
+
+
 def available() -> bool:
     """Whether graphs can be drawn now."""
     try:
@@ -82,54 +93,55 @@ class Drawing(Closing):
     """A graph that is being drawn as SVG. Nothing here waits.
 
     First the text is taken down, piece by piece as `read` is called. It goes through a file in
-    memory, so that no side ever waits for the other to read. Then `dot` starts.
+    memory, and so does the picture: no side ever waits for the other. Then `dot` starts.
     """
 
-    _running = 0
+    _running: ClassVar[dict[int, subprocess.Popen[bytes]]] = {}  # by descriptors of the processes
 
     def __init__(self, text: Iterable[str]) -> None:
         """`text` is the graph in the DOT language. Raises OSError: EOPNOTSUPP when Graphviz is not
-        installed, EBUSY when too many drawings are being made."""
+        installed, EBUSY when there is no room."""
         self._input = self._complaints = self._output = self._ended = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._is_open = False
         self._command = _command()
-        if Drawing._running >= MOST:
-            raise OSError(errno.EBUSY, f"{MOST} graphs are being drawn already")
-        Drawing._running += 1
-        self._is_open = True
         self._text = iter(text)
         self._deadline = time.monotonic() + SECONDS
+        self._is_open = True
+
+    @classmethod
+    def full(cls) -> int | None:
+        """A descriptor, the caller's own, that can be read when one of the drawings that are being
+        made has ended; None when there is room for another at once."""
+        for ended, process in [*cls._running.items()]:
+            if process.poll() is not None:
+                del cls._running[ended]
+        return os.dup(next(iter(cls._running))) if len(cls._running) >= MOST else None
 
     @property
     def awaited(self) -> int | None:
         """The descriptor that can be read when `read` may give more; None when it is to be called
         again at once."""
-        if self._process is None:
-            return None
-        return self._output if self._output >= 0 else self._ended
+        return self._ended if self._process else None
 
     def read(self, size: int = 1 << 16) -> bytes | None:
         """Up to `size` bytes of SVG that come next; nothing at the end; None for "not yet".
 
         Raises OSError: EIO when it cannot be drawn, with the reason; ETIMEDOUT when it takes too
-        long; and what the text raises.
+        long; EBUSY when there was no room to begin; and what the text raises.
         """
         if not self._is_open:
             raise OSError(errno.EBADF, "the drawing is closed")
         if self._process is None:
             self._take_down()
             return None
-        if time.monotonic() > self._deadline:
-            raise OSError(errno.ETIMEDOUT, f"dot has not drawn the graph within {SECONDS} s")
-        if self._output >= 0:
-            try:
-                if piece := os.read(self._output, size):
-                    return piece
-            except BlockingIOError:
-                return None
-            self._expect_end(self._process)
-        return self._end(self._process)
+        status = self._process.poll()
+        if status is None:
+            if time.monotonic() > self._deadline:
+                raise OSError(errno.ETIMEDOUT, f"dot has not drawn the graph within {SECONDS} s")
+            return None
+        self._check(status)
+        return os.read(self._output, size)
 
     # From the text to the child.
 
@@ -156,42 +168,38 @@ class Drawing(Closing):
             left = left[os.write(self._input, left) :]
 
     def _start(self) -> None:
+        if (ended := self.full()) is not None:
+            os.close(ended)
+            raise OSError(errno.EBUSY, f"{MOST} graphs are being drawn already")
         self._complaints = os.memfd_create("complaints")
-        self._output, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(theirs, True)
-        nobody = _NOBODY if os.geteuid() == 0 else None
-        try:
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=self._input,
-                stdout=theirs,
-                stderr=self._complaints,
-                cwd="/",
-                env=_ENVIRONMENT,
-                user=nobody,
-                group=nobody,
-                extra_groups=None if nobody is None else [],
-            )
-        finally:
-            os.close(theirs)
+        self._output = os.memfd_create("graph.svg")
+        nobody = _nobody() if os.geteuid() == 0 else None
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=self._input,
+            stdout=self._output,
+            stderr=self._complaints,
+            cwd="/",
+            env=_ENVIRONMENT,
+            user=nobody,
+            group=nobody,
+            extra_groups=None if nobody is None else [],
+        )
+        self._ended = os.pidfd_open(self._process.pid)
+        self._running[self._ended] = self._process
 
     # Its end.
 
-    def _expect_end(self, process: subprocess.Popen[bytes]) -> None:
-        """Its output is at an end; wait no longer for that, but for the end of the process."""
-        ended = os.pidfd_open(process.pid)
-        os.close(self._output)
-        self._output, self._ended = -1, ended
-
-    def _end(self, process: subprocess.Popen[bytes]) -> bytes | None:
-        status = process.poll()
-        if status is None:
-            return None
+    def _check(self, status: int) -> None:
+        """Raise OSError unless it has ended well; the first time, go to where the picture begins."""
         if status == -signal.SIGXCPU:
             raise OSError(errno.ETIMEDOUT, f"dot has not drawn the graph within {CPU_SECONDS} s")
         if status != 0:
             raise OSError(errno.EIO, f"dot could not draw the graph: {self._reason(status)}")
-        return b""
+        if self._input >= 0:
+            os.close(self._input)
+            self._input = -1
+            os.lseek(self._output, 0, os.SEEK_SET)
 
     def _reason(self, status: int) -> str:
         """The last of its complaints, or what it died of."""
@@ -207,13 +215,13 @@ class Drawing(Closing):
         if not self._is_open:
             return
         self._is_open = False
-        Drawing._running -= 1
-        for fd in (self._input, self._complaints, self._output, self._ended):
-            if fd >= 0:
-                os.close(fd)
-        self._input = self._complaints = self._output = self._ended = -1
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             # One that dies more slowly is seen to by the next Popen (_cleanup in subprocess.py).
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_DYING)
+        self._running.pop(self._ended, None)
+        for fd in (self._input, self._complaints, self._output, self._ended):
+            if fd >= 0:
+                os.close(fd)
+        self._input = self._complaints = self._output = self._ended = -1

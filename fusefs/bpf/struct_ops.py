@@ -1,8 +1,8 @@
 """The programs that a struct_ops map holds.
 
-Its value is a struct of the kernel or of one of its modules, and behind it, as `data`, the struct of
-functions that is registered. A lookup gives the ids of the programs where the functions' addresses
-would be. Source: bpf_struct_ops_map_update_elem in kernel/bpf/bpf_struct_ops.c.
+Its value is a struct of the kernel or of one of its modules, and in it, as `data`, the struct of
+functions that is registered. A lookup gives the ids of the programs where the addresses of the
+functions would be. Source: bpf_struct_ops_map_update_elem in kernel/bpf/bpf_struct_ops.c.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _LINKS = 1024
 _RUNS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """The bpffs directory that is shown, the absolute path where it is, and whether it was mounted
     to change nothing, for others than who mounted it, and with `.by-id/` listed; the logs of
@@ -28,8 +28,8 @@ class Context:
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
     and key. `followed` are the ids of the rings whose records somebody reads as they come,
-    `counting` what holds the statistics of programs on, and `runs` the last runs of programs, by
-    their ids, which give a text.
+    `composing` is what makes the text of a graph, `counting` what holds the statistics of programs
+    on, and `runs` are the last runs of programs, by their ids, which give a text.
     """
 
     root: bpffs.Directory
@@ -46,5 +46,6 @@ class Context:
     )
     followed: set[int] = field(default_factory=set)
     survey: Survey = field(default_factory=Survey)
+    composing: Task[str] | None = None
     counting: set[int] = field(default_factory=set)
     runs: Recent[int, Task[bytes]] = field(default_factory=lambda: Recent(_RUNS))

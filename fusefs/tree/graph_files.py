@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.graphviz import Drawing
 from fusefs.bpf.task import Task
 from fusefs.text.graph import Graph, Key, dot
 from fusefs.text.jsontext import escape_controls
+from fusefs.tree.context import Context
 from fusefs.tree.files import ObjectFile, Pieces
 from fusefs.tree.graph_facts import collected
 from fusefs.tree.node import FRESH, Attributes, Handle, Opening
@@ -51,11 +54,34 @@ class GraphDot(ObjectFile):
         self.admit(Opening(flags, caller))
         return Composed(self.compose)
 
-    def compose(self) -> Iterator[Task[str] | None]:
-        """Begins to make the text, in a thread of its own: hundreds of objects take their time.
-        Before that None, where others may have a turn."""
-        for graph in collected(self.subject.context, self._base(), self._focus):
-            yield None if graph is None else Task(functools.partial(_text, graph))
+    def compose(self) -> Generator[int | None, None, str]:
+        """The text, in the end. Before that None, where others may have a turn, or a descriptor
+        that can be read when there is something to do."""
+        context = self.subject.context
+        yield from _free(context)
+        graph = Graph()
+        for collected_so_far in collected(context, self._base(), self._focus):
+            graph = collected_so_far or graph
+            yield None
+        yield from _free(context)
+        # Thousands of objects take their time, in a thread of its own; one at a time, so that this
+        # one is not kept waiting by many.
+        task = context.composing = Task(functools.partial(_text, graph))
+        try:
+            while not task.done:
+                yield task.ended
+            return task.result()
+        finally:
+            task.leave()
+
+
+def _free(context: Context) -> Iterator[int]:
+    """Waits as long as another text is being made."""
+    while (task := context.composing) and (ended := task.watch()) is not None:
+        try:
+            yield ended
+        finally:
+            os.close(ended)
 
 
 _HINT = "// graph.svg, in the same directory, is this drawn by Graphviz.\n"
@@ -78,49 +104,41 @@ class GraphSvg(GraphDot):
 class Composed(Pieces):
     """A text that is being made."""
 
-    def __init__(self, compose: Callable[[], Iterator[Task[str] | None]]) -> None:
+    def __init__(self, compose: Callable[[], Generator[int | None, None, str]]) -> None:
         self._compose = compose
-        self._task: Task[str] | None = None
+        self._awaited: int | None = None
         super().__init__(self._pieces_of)
 
     @property
     def awaited(self) -> int | None:
-        return self._task.ended if self._task else None
+        return self._awaited
 
-    def _pieces_of(self) -> Iterator[bytes]:
-        self.close()
-        for text in self._composed():
-            yield text.encode()
+    def _pieces_of(self) -> Generator[bytes, None, None]:
+        text = yield from self._composed()
+        yield text.encode()
 
-    def _composed(self) -> Iterator[str]:
-        """The text, whole; before that an empty one as long as it is not there."""
-        for task in self._compose():
-            self._task = task
-            yield ""
-        while self._task and not self._task.done:
-            yield ""
-        if self._task:
-            task, self._task = self._task, None
-            task.leave()
-            yield task.result()
+    def _composed(self) -> Generator[bytes, None, str]:
+        """The text; before that nothing, as long as it is not there."""
+        with contextlib.closing(self._compose()) as steps:
+            while True:
+                try:
+                    self._awaited = next(steps)
+                    yield b""
+                except StopIteration as end:
+                    return str(end.value)
+                finally:
+                    self._awaited = None  # the number may be another's soon
 
     def close(self) -> None:
-        if self._task:
-            self._task.leave()
-            self._task = None
+        self._awaited = None
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
 
 
 class Drawn(Composed):
     """A picture that is being drawn."""
 
-    def __init__(self, compose: Callable[[], Iterator[Task[str] | None]]) -> None:
-        self._drawing: Drawing | None = None
-        self._begun = False
-        super().__init__(compose)
-
-    @property
-    def awaited(self) -> int | None:
-        return self._drawing.awaited if self._drawing else super().awaited
+    _begun = False
 
     def filler(self, offset: int) -> bytes:
         # Between its first line and its root element, XML may have any number of empty lines. So
@@ -131,39 +149,49 @@ class Drawn(Composed):
         self._piece, self._start = b"\n", offset
         return self._piece
 
-    def _pieces_of(self) -> Iterator[bytes]:
-        self.close()
+    def _pieces_of(self) -> Generator[bytes, None, None]:
         self._begun = False
         yield _DECLARATION
         try:
-            for text in self._composed():
-                if not text:
-                    yield b""
-            self._drawing = Drawing([text])
-            head: bytes | None = b""
-            while (piece := self._drawing.read()) != b"":
-                if piece is None:
-                    yield b""
-                    continue
-                if head is not None:  # its own declaration is left out
-                    head += piece
-                    _, end, piece = head.partition(b"?>")
-                    if not end:
-                        continue
-                    head = None
-                self._begun = True
-                yield piece
+            text = yield from self._composed()
+            yield from self._room()
+            with Drawing([text]) as drawing:
+                try:
+                    yield from self._drawn(drawing)
+                finally:
+                    self._awaited = None  # the number may be another's soon
         except OSError as error:
             if self._begun:
                 raise
             self._begun = True
             yield _notice(error.strerror or str(error))
 
-    def close(self) -> None:
-        super().close()
-        if self._drawing:
-            self._drawing.close()
-            self._drawing = None
+    def _room(self) -> Iterator[bytes]:
+        """Waits until there is room for another drawing."""
+        while (ended := Drawing.full()) is not None:
+            self._awaited = ended
+            try:
+                yield b""
+            finally:
+                self._awaited = None
+                os.close(ended)
+
+    def _drawn(self, drawing: Drawing) -> Iterator[bytes]:
+        """The picture, without the declaration that it has itself."""
+        head: bytes | None = b""
+        while (piece := drawing.read()) != b"":
+            self._awaited = drawing.awaited
+            if piece is None:
+                yield b""
+                continue
+            if head is not None:
+                head += piece
+                _, end, piece = head.partition(b"?>")
+                if not end:
+                    continue
+                head = None
+            self._begun = True
+            yield piece
 
 
 _DECLARATION = b'<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n'
