@@ -191,7 +191,7 @@ class Drawing(Closing):
     # Its end.
 
     def _check(self, status: int) -> None:
-        """Raise OSError unless it has ended well; the first time, go to where the picture begins."""
+        """Raise OSError unless it ended well; the first time, go to where the picture begins."""
         if status == -signal.SIGXCPU:
             raise OSError(errno.ETIMEDOUT, f"dot has not drawn the graph within {CPU_SECONDS} s")
         if status != 0:

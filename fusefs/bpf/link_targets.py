@@ -15,6 +15,7 @@ from fusefs.bpf.cgroups import hierarchy
 from fusefs.bpf.program import Program
 
 _NAMESPACES = Path("/run/netns")  # where ip-netns(8) has them
+_EVENT_SOURCES = Path("/sys/bus/event_source/devices")
 _KERNFS = 0xFE  # FILEID_KERNFS, linux/exportfs.h
 
 
@@ -61,6 +62,18 @@ def namespace_name(inode: int) -> str | None:
             if (status.st_dev, status.st_ino) == (device, inode):
                 return name
     except OSError:  # nobody has named one, or one was just removed
+        return None
+    return None
+
+
+def perf_device(number: int) -> str | None:
+    """The device that has this type of performance events, which perf_event_open(2) takes from
+    /sys/bus/event_source/devices; None for none."""
+    try:
+        for device in sorted(os.listdir(_EVENT_SOURCES)):
+            if (_EVENT_SOURCES / device / "type").read_text().strip() == str(number):
+                return device
+    except OSError:  # it has gone, or there are none
         return None
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -65,7 +66,10 @@ class Object(Closing):
     @classmethod
     def from_id(cls, object_id: int) -> Self:
         """Open the object with this id. Raises OSError: ENOENT when there is none."""
-        return cls(syscall.bpf(cls.by_id, syscall.IdArguments(id=object_id)))
+        try:
+            return cls(syscall.bpf(cls.by_id, syscall.IdArguments(id=object_id)))
+        except BlockingIOError:  # a link that is not yet attached (bpf_link_by_id)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     @classmethod
     def ids(cls) -> Iterator[int]:

@@ -12,7 +12,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from fusefs.bpf import struct_ops
 from fusefs.bpf.batch import split
+from fusefs.bpf.direct import OF_SOCKETS, Direct, Linked, attached, linked
 from fusefs.bpf.holders import Holders, find_holders
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map, MapType
@@ -30,6 +32,8 @@ _TABLES: Mapping[int, type[Object]] = {
     MapType.HASH_OF_MAPS: Map,
     MapType.PROG_ARRAY: Program,
 }
+# Links that have a map: iterators, struct_ops, sockmaps (`enum bpf_link_type`).
+_WITH_MAPS = frozenset({4, 9, 14})
 _MOST_SLOTS = 1 << 16
 # Others may have a turn after so many seconds.
 _TURN = 0.003
@@ -63,21 +67,26 @@ class ProgramFacts:
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
-    """A link, and the id of the program that it runs, 0 for none."""
+    """A link; the ids of the program that it runs, and of the map that it goes through or is
+    attached to: 0 for none."""
 
     type: int
     program_id: int
+    map_id: int
 
 
 @dataclass
 class Snapshot:
     """All objects by their ids, and what ties them. `slots` has what is in the tables of maps and
-    programs, each once. `holders` is None where it is not known."""
+    programs, each once, `operations` the programs of struct_ops maps, and `direct` what is attached
+    without a link. `holders` is None where it is not known."""
 
     maps: dict[int, MapFacts] = field(default_factory=dict)
     programs: dict[int, ProgramFacts] = field(default_factory=dict)
     links: dict[int, LinkFacts] = field(default_factory=dict)
     slots: dict[int, list[int]] = field(default_factory=dict)
+    operations: dict[int, list[int]] = field(default_factory=dict)
+    direct: list[Direct] = field(default_factory=list)
     pins: dict[Key, list[str]] = field(default_factory=dict)
     holders: Holders | None = None
 
@@ -95,6 +104,16 @@ class Snapshot:
     def runners(self) -> Mapping[int, list[int]]:
         """The links that run a program, by its id."""
         return _inverse((number, (facts.program_id,)) for number, facts in self.links.items())
+
+    @functools.cached_property
+    def linked(self) -> Mapping[int, list[int]]:
+        """The links that go through a map or are attached to it, by its id."""
+        return _inverse((number, (facts.map_id,)) for number, facts in self.links.items())
+
+    @functools.cached_property
+    def operators(self) -> Mapping[int, list[int]]:
+        """The struct_ops maps that a program is in, by its id."""
+        return _inverse(self.operations.items())
 
     def tables(self, kind: type[Object], object_id: int) -> list[int]:
         """The tables in which a map or a program is."""
@@ -196,6 +215,9 @@ class Survey:
     def _find_holders(self, snapshot: Snapshot) -> Iterator[int]:
         """Look through processes, together with others who do so now."""
         scan = self._scan
+        if scan and scan.done:  # it hung, and those who waited have gone: what it found is old
+            scan.leave()
+            scan = None
         if scan is None:
             scan = self._scan = Task(find_holders)
             self._patient_until = time.monotonic() + _PATIENCE
@@ -228,6 +250,8 @@ class Survey:
             info = bpf_map.info
             facts = MapFacts(info.type, _name(bpf_map), info.btf_id, info.max_entries)
             snapshot.maps[info.id] = facts
+            if info.type == MapType.STRUCT_OPS:
+                snapshot.operations[info.id] = struct_ops.programs(bpf_map)
             if info.type in _TABLES and info.max_entries <= _MOST_SLOTS:
                 yield from _look_into(bpf_map, snapshot.slots.setdefault(info.id, []))
             yield
@@ -235,8 +259,20 @@ class Survey:
             info, ids = program.info, tuple(program.map_ids())
             snapshot.programs[info.id] = ProgramFacts(info.type, _name(program), info.btf_id, ids)
             yield
+        links: list[Linked] = []
         for link in _each(Link):
-            snapshot.links[link.info.id] = LinkFacts(link.info.type, link.info.prog_id)
+            if known := linked(link):
+                links.append(known)
+            map_id = link.details().get("map_id", 0) if link.info.type in _WITH_MAPS else 0
+            number = map_id if isinstance(map_id, int) else 0
+            facts_of_link = LinkFacts(link.info.type, link.info.prog_id, number)
+            snapshot.links[link.info.id] = facts_of_link
+            yield
+        types = {program.type for program in snapshot.programs.values()}
+        of_sockets = [number for number, m in snapshot.maps.items() if m.type in OF_SOCKETS]
+        for found in attached(types, of_sockets, links):
+            if found and found.program_id in snapshot.programs:
+                snapshot.direct.append(found)
             yield
         for key, path in self._pins.walk():
             snapshot.pins.setdefault(key, []).append(path)

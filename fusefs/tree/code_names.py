@@ -107,8 +107,9 @@ class ProgramNames(Names):
     def address(self, value: int) -> Named | None:
         if value < _KERNEL_HALF:
             return None
-        variable = kernel_symbols.variable(value)
-        return Named(variable, f"{value:#x}") if variable else self._symbol(value)
+        if variable := kernel_symbols.variable(value):
+            return Named(variable, f"{value:#x}")
+        return self._symbol(value) or Named(str(value - (1 << 64)), f"{value:#x}")
 
     def _symbol(self, address: int) -> Named | None:
         symbol = kernel_symbols.find([address]).get(address)

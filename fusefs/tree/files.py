@@ -176,7 +176,7 @@ class TextFile(ObjectFile):
 
     def handle(self, obj: Object, contents: bytes, opening: Opening) -> Handle:
         """The open file."""
-        return Reading(self, obj, contents)
+        return Reading(self.render, obj, contents)
 
 
 class WritableFile(TextFile):
@@ -218,14 +218,14 @@ class WritableFile(TextFile):
     def handle(self, obj: Object, contents: bytes, opening: Opening) -> Handle:
         if wants_write(opening.flags):
             return Editing(self, obj, contents, opening)
-        return Reading(self, obj, contents)
+        return Reading(self.render, obj, contents)
 
 
 class Reading(Handle):
     """An open text: one consistent rendering, made anew when it is read again from its start."""
 
-    def __init__(self, file: TextFile, obj: Object, contents: bytes) -> None:
-        self._file = file
+    def __init__(self, render: Callable[[Object], bytes], obj: Object, contents: bytes) -> None:
+        self._render = render
         self._object = obj
         self._contents = contents
         self._untouched = True
@@ -233,7 +233,7 @@ class Reading(Handle):
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
             if not self._untouched:
-                self._contents = self._file.render(self._object)
+                self._contents = self._render(self._object)
             self._untouched = False
         return self._contents[offset : offset + size]
 

@@ -32,9 +32,8 @@ from fusefs.text.graph import (
     Node,
 )
 from fusefs.text.jsontext import printable
-from fusefs.tree.attachments import attachment
+from fusefs.tree.attachments import Attachment, attachment
 from fusefs.tree.context import Context
-from fusefs.tree.link_info import describe_link
 from fusefs.tree.targets import text_to
 
 _KINDS: dict[type[Object], Kind] = {Map: MAP, Program: PROGRAM, Link: LINK, BtfObject: BTF}
@@ -93,9 +92,12 @@ class _Facts:
             details = [f"max_entries {bpf_map.max_entries}"]
             self._add(snapshot, Map, number, bpf_map.name, str(kind), details)
         yield
+        how: dict[int, list[str]] = defaultdict(list)
+        for direct in snapshot.direct:
+            how[direct.program_id].append(direct.how)
         for number, program in snapshot.programs.items():
             kind = names.name_of(names.PROGRAM_TYPE, program.type)
-            self._add(snapshot, Program, number, program.name, str(kind), [])
+            self._add(snapshot, Program, number, program.name, str(kind), how[number])
             for map_id in program.map_ids:
                 self._tie((PROGRAM, number), (MAP, map_id), USES)
         yield
@@ -107,7 +109,17 @@ class _Facts:
                     self._tie((MAP, number), (PROGRAM, item), TAIL_CALL)
 
     def attachments(self, snapshot: Snapshot) -> Iterator[None]:
-        """All links, and what they are attached to."""
+        """All links, and what they and programs without one are attached to."""
+        for direct in snapshot.direct:
+            place = Attachment(direct.place, direct.name)
+            if direct.place == "map":
+                self._tie((MAP, int(direct.name)), (PROGRAM, direct.program_id), ATTACHED)
+            else:
+                self._tie(self._place(place), (PROGRAM, direct.program_id), ATTACHED)
+        for number, programs in snapshot.operations.items():
+            for program_id in programs:
+                self._tie((MAP, number), (PROGRAM, program_id), RUNS)
+        yield
         for number in snapshot.links:
             with contextlib.suppress(FileNotFoundError), Link.from_id(number) as link:
                 self._link(snapshot, link)
@@ -121,17 +133,22 @@ class _Facts:
         if program_id:
             self._tie((LINK, number), (PROGRAM, program_id), RUNS)
         if place:
-            node = Node(ATTACHMENT, f"{place.type} {place.name}", place.name, place.type)
-            if node.key not in self._places:
-                self._places.add(node.key)
-                self.graph.nodes.append(node)
-            self._tie(node.key, (LINK, number), ATTACHED)
-        elif isinstance(map_id := describe_link(link).get("map_id"), int) and map_id:
-            # A struct_ops link runs a map of programs; a sockmap has its program by a link.
-            if program_id:
-                self._tie((MAP, map_id), (LINK, number), ATTACHED)
+            self._tie(self._place(place), (LINK, number), ATTACHED)
+        if map_id := snapshot.links[number].map_id:
+            # A struct_ops link runs a map of programs, and an iterator may go through a map; a
+            # sockmap has its program by a link.
+            if place or not program_id:
+                self._tie((LINK, number), (MAP, map_id), USES if place else RUNS)
             else:
-                self._tie((LINK, number), (MAP, map_id), RUNS)
+                self._tie((MAP, map_id), (LINK, number), ATTACHED)
+
+    def _place(self, place: Attachment) -> Key:
+        """The node of what something is attached to."""
+        node = Node(ATTACHMENT, f"{place.type} {place.name}", place.name, place.type)
+        if node.key not in self._places:
+            self._places.add(node.key)
+            self.graph.nodes.append(node)
+        return node.key
 
     def users_of(self, snapshot: Snapshot, btf: Key) -> None:
         """A BTF object, and the maps and programs whose types it has."""

@@ -46,6 +46,8 @@ def describe(obj: Object, view: MapView | None) -> Info:
     for name, text in fdinfo.items():
         if name not in info and name not in _REPEATED:
             info[name] = int(text, 0) if _NUMBER.fullmatch(text) else text
+    if isinstance(owner := info.get("owner_prog_type"), int):
+        info["owner_prog_type"] = names.name_of(names.PROGRAM_TYPE, owner)
     return info
 
 

@@ -13,6 +13,7 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.tree.files import WritableFile, explained
+from fusefs.tree.info_file import links_bits
 from fusefs.tree.link_info import ITER
 from fusefs.tree.link_output import Output, as_link
 from fusefs.tree.map_view import Finder, Found
@@ -24,12 +25,6 @@ from fusefs.tree.types_file import TypesFile
 
 # Links whose program can be another, by type: those whose `bpf_link_ops` have `update_prog`.
 _SWAPPED = frozenset({3, 4, 5, 6, 11, 13, 14})  # cgroup, iter, netns, xdp, tcx, netkit, sockmap
-
-
-def may_read(status: os.stat_result) -> int:
-    """The bits to read a link: of those who may read and write its pin (bpf_obj_do_get in
-    kernel/bpf/inode.c)."""
-    return status.st_mode & 0o444 & (status.st_mode & 0o222) << 1
 
 
 def link_files(finder: Finder, found: Found) -> dict[str, Node]:
@@ -51,7 +46,7 @@ class LinkTypes(TypesFile):
     __slots__ = ()
 
     def permissions(self, status: os.stat_result) -> int:
-        return may_read(status)
+        return links_bits(status)
 
 
 class Detach(WritableFile):
@@ -64,7 +59,7 @@ class Detach(WritableFile):
         super().__init__(subject, "detach")
 
     def permissions(self, status: os.stat_result) -> int:
-        return may_read(status) >> 1
+        return links_bits(status) >> 1
 
     def render(self, obj: Object) -> bytes:
         return b""

@@ -8,7 +8,7 @@ from fusefs.bpf import link_names, names
 from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.link import Detail, Link
 from fusefs.bpf.link_interfaces import interface_of
-from fusefs.bpf.link_targets import cgroup_path, namespace_name, traced
+from fusefs.bpf.link_targets import cgroup_path, namespace_name, perf_device, traced
 from fusefs.text.jsontext import Json, printable
 
 Details = Mapping[str, Detail]
@@ -88,6 +88,13 @@ def _hook(_link: Link, details: Details) -> Json:
     return _HOOKS[hook] if hook < len(_HOOKS) else hook
 
 
+def _perf_type(_link: Link, details: Details) -> Json:
+    number = _number(details, "perf_type")
+    named = names.name_of(link_names.PERF_TYPE, number)
+    # Types beyond the fixed ones, whose end has a name of its own, are those of devices.
+    return named if named not in ("max", number) else perf_device(number) or number
+
+
 def _counted(_link: Link, details: Details) -> Json:
     counted = _COUNTED.get(_number(details, "perf_type"))
     config = _number(details, "perf_config")
@@ -97,7 +104,7 @@ def _counted(_link: Link, details: Details) -> Json:
 _WRITTEN: Mapping[str, Callable[[Link, Details], Json]] = {
     "attach_type": _named(names.ATTACH_TYPE, "attach_type"),
     "event_type": _named(link_names.PERF_EVENT_TYPE, "event_type"),
-    "perf_type": _named(link_names.PERF_TYPE, "perf_type"),
+    "perf_type": _perf_type,
     "perf_config": _counted,
     "order": _named(link_names.CGROUP_ORDER, "order"),
     "flags": _flags,

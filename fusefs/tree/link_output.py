@@ -28,8 +28,12 @@ class Output(ObjectFile):
     def listed(self) -> bool:
         return False
 
-    # Whoever may read the pin may read it, as in bpffs (bpf_iter_fops in kernel/bpf/bpf_iter.c):
-    # that opens no link.
+    # In bpffs whoever may read the pin may run it. What runs here does so in this process, and sees
+    # what that sees: the processes and sockets of its namespaces, for one.
+
+    @property
+    def roots(self) -> bool:
+        return True
 
     def attributes(self) -> Attributes:
         return self.basics(self.subject.status())

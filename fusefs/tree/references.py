@@ -15,7 +15,7 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.tree.node import Attributes, Directory, Node, Symlink, refusal
 from fusefs.tree.subject import Place, Subject
-from fusefs.tree.targets import text_to
+from fusefs.tree.targets import parse_id, text_to
 
 
 class References(Directory):
@@ -46,10 +46,16 @@ class References(Directory):
             yield from self.found(program)
 
     def lookup(self, name: str) -> Node:
-        for item in self._all():
-            if item and item[0] == name:
-                return Reference(self, item[1])
-        raise refusal(errno.ENOENT)
+        with self.subject.open() as program:
+            assert isinstance(program, Program)  # only programs are given these directories
+            number = self.find(program, name)
+        if number is None:
+            raise refusal(errno.ENOENT)
+        return Reference(self, number)
+
+    def find(self, program: Program, name: str) -> int | None:
+        """The id of the object of this name, or None."""
+        return next((item[1] for item in self.found(program) if item and item[0] == name), None)
 
     def children(self) -> Iterator[tuple[str, Node] | None]:
         for item in self._all():
@@ -89,10 +95,14 @@ class Maps(References):
     def found(self, program: Program) -> Iterator[tuple[str, int] | None]:
         named = {number: _name(number) for number in program.map_ids()}
         counts = Counter(named.values())
+        given: set[str] = set()
         for number, name in named.items():
             # Names may have dots, and be nothing else.
             alone = counts[name] == 1 and name.strip(".")
-            yield name if alone else f"{name}.{number}".lstrip("."), number
+            shown = name if alone else f"{name}.{number}".lstrip(".")
+            shown = str(number) if shown in given else shown
+            given.add(shown)
+            yield shown, number
 
 
 def _name(map_id: int) -> str:
@@ -116,6 +126,10 @@ class Links(References):
                 yield str(link_id), link_id
             if number % self._turn == 0:
                 yield None
+
+    def find(self, program: Program, name: str) -> int | None:
+        number = parse_id(name)
+        return number if number and _runs(number, program.info.id) else None
 
 
 def _runs(link_id: int, program_id: int) -> bool:

@@ -14,19 +14,29 @@ from fusefs.tree.info import Info
 
 
 def related(obj: Object, snapshot: Snapshot) -> Info:
-    """By names in the manner of the kernel's own `map_ids`. `holders` are processes that have it
-    open, without this one."""
+    """By names in the manner of the kernel's own `map_ids`. `attached_to` is what a program is
+    attached to without a link; `holders` are processes that have it open, without this one."""
     number: int = obj.info.id
     fields: Info = {}
     match obj:
         case Map():
             fields["prog_ids"] = _ids(snapshot.users.get(number, ()))
+            fields["link_ids"] = _ids(snapshot.linked.get(number, ()))
             fields["outer_map_ids"] = _ids(snapshot.tables(Map, number))
+            if number in snapshot.operations:
+                fields["member_prog_ids"] = _ids(snapshot.operations[number])
             if number in snapshot.slots:
                 inside = "inner_map_ids" if snapshot.target(number) is Map else "target_prog_ids"
                 fields[inside] = _ids(snapshot.slots[number])
         case Program():
             fields["link_ids"] = _ids(snapshot.runners.get(number, ()))
+            fields["attached_to"] = [
+                printable(f"{direct.place} {direct.name} ({direct.how})")
+                for direct in snapshot.direct
+                if direct.program_id == number
+            ]
+            if number in snapshot.operators:
+                fields["struct_ops_map_ids"] = _ids(snapshot.operators[number])
             fields["prog_array_ids"] = _ids(snapshot.tables(Program, number))
         case BtfObject():
             fields["map_ids"] = _ids(n for n, m in snapshot.maps.items() if m.btf_id == number)

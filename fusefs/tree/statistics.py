@@ -52,7 +52,7 @@ class Stats(TextFile):
 
     def handle(self, obj: Object, contents: bytes, opening: Opening) -> Handle:
         if not wants_write(opening.flags):
-            return Reading(self, obj, contents)
+            return Reading(self.render, obj, contents)
         try:
             return Counting(self, obj, contents, opening)
         except OSError as error:
@@ -65,7 +65,7 @@ class Counting(Reading):
     """An open `stats` file, which holds statistics on."""
 
     def __init__(self, file: Stats, obj: Object, contents: bytes, opening: Opening) -> None:
-        super().__init__(file, obj, contents)
+        super().__init__(file.render, obj, contents)
         self._stats = file
         if opening.caller.uid != 0:
             raise refusal(errno.EPERM, "statistics slow all programs down: only root turns them on")

@@ -202,7 +202,7 @@ def test_what_hangs_is_not_waited_for_again(hanging: Hanging) -> None:
         assert made.info.id in snapshot.maps
         assert snapshot.holders is None
     assert hanging.begun == 1
-    os.write(hanging.writer, b"x")
+    os.write(hanging.writer, b"xx")  # what was found when it hung is old
     with make_map():
         eventually("it is known again", lambda: _renewed(survey).holders is not None)
 

@@ -20,10 +20,12 @@ from xml.etree import ElementTree
 
 import pytest
 from support.cgroups import cgroup
-from support.links import Attach, create, in_namespace, loaded
+from support.direct import to_cgroup
+from support.links import Attach, create, in_namespace, loaded, over_map
 from support.maps import make_map, types, u32
 from support.mounting import COMMAND, Mount, temporary_directory
 from support.network import network
+from support.samples import workshop
 from support.shell import ENVIRONMENT, run
 from support.users import DENIED, nobody
 from support.waiting import eventually
@@ -213,6 +215,37 @@ def test_what_leads_to_a_map_and_nothing_beside_it(mounted: Mount, made: Arrange
     for href in found:  # each of them leads to something
         assert (mounted.path / "here" / href).exists()
     assert f"{mounted.source}/here"[-25:] in texts(root)
+
+
+def test_what_is_attached_without_a_link(mounted: Mount) -> None:
+    with (
+        loaded() as others,
+        others.program("on_egress") as program,
+        cgroup("direct") as path,
+        to_cgroup(program, path, Attach.CGROUP_INET_EGRESS),
+    ):
+        text = texts(drawn((mounted.path / where(program) / "graph.svg").read_bytes()))
+        assert "cgroup_inet_egress" in text
+        graph = graph_of(mounted, program)
+        assert boxes(graph) == sorted(["attachment", short(program)])
+        assert ties(graph) == [f"attachment - attached to - {short(program)}"]
+
+
+def test_a_map_that_an_iterator_goes_through(mounted: Mount) -> None:
+    with (
+        loaded("links_iterators") as others,
+        others.map("numbers") as numbers,
+        others.program("each_element") as program,
+        over_map(program, numbers) as link,
+    ):
+        assert f"{short(link)} - uses - {short(numbers)}" in ties(graph_of(mounted, numbers))
+
+
+def test_a_map_that_is_registered(mounted: Mount, bpffs: Path) -> None:
+    with workshop(bpffs) as others:
+        congestion = others.sample(MapType.STRUCT_OPS)
+        found = [tie for tie in ties(graph_of(mounted, congestion)) if " - runs - " in tie]
+        assert len(found) == 3
 
 
 def test_a_graph_of_types(mounted: Mount, made: Arrangement) -> None:

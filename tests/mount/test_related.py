@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cgroups import cgroup
+from support.direct import to_cgroup
 from support.holding import holding
-from support.links import Attach, create, in_namespace, loaded, raw_tracepoint
+from support.links import Attach, create, in_namespace, loaded, over_map, raw_tracepoint
 from support.maps import make_map, pin, types, u32
 from support.mounting import Mount, mounted_bpffs, nested
 from support.mounting import mounted as mounted_at
 from support.network import network
 from support.programs import load
 from support.renaming import rename
+from support.samples import workshop
 from support.users import DENIED, nobody
 from support.waiting import eventually
 
@@ -145,6 +148,33 @@ def test_links_come_and_go(mounted: Mount) -> None:
                 assert info_of(mounted, "program")["link_ids"] == wanted
             becomes(mounted, "program", "link_ids", [one.info.id])
         becomes(mounted, "program", "link_ids", [])
+
+
+def test_what_is_attached_without_a_link(mounted: Mount) -> None:
+    with loaded() as made, made.program("on_egress") as program, cgroup("direct") as path:
+        assert info_of(mounted, program)["attached_to"] == []
+        with to_cgroup(program, path, Attach.CGROUP_INET_EGRESS):
+            wanted = f"cgroup /{path.name} (cgroup_inet_egress)"
+            becomes(mounted, program, "attached_to", [wanted])
+        becomes(mounted, program, "attached_to", [])
+
+
+def test_a_map_that_an_iterator_goes_through(mounted: Mount) -> None:
+    with loaded("links_iterators") as made, made.map("numbers") as numbers:
+        with made.program("each_element") as program, over_map(program, numbers) as link:
+            becomes(mounted, numbers, "link_ids", [link.info.id])
+            assert info_of(mounted, link)["map_id"] == numbers.info.id
+        becomes(mounted, numbers, "link_ids", [])
+
+
+def test_programs_of_a_map_that_is_registered(mounted: Mount, bpffs: Path) -> None:
+    with workshop(bpffs) as made:
+        congestion = made.sample(MapType.STRUCT_OPS)
+        numbers = info_of(mounted, congestion)["member_prog_ids"]
+        assert len(numbers) == 3
+        for number in numbers:
+            told = info_of(mounted, f".by-id/programs/{number}")
+            assert told["struct_ops_map_ids"] == [congestion.info.id]
 
 
 def test_a_link_is_moved_to_another_program(mounted: Mount) -> None:

@@ -365,4 +365,4 @@ def test_a_program_that_cannot_be_called(mounted: Mount, caller: Program) -> Non
         assert result.stderr.endswith("Invalid argument\n")
         assert reason in mounted.error_log("maps/table")
     assert mounted.sh("ls maps/table/entries").stdout == ""
-    assert mounted.sh("cat maps/table/info").stdout.count("owner_prog_type: 1") == 1
+    assert mounted.sh("cat maps/table/info").stdout.count("owner_prog_type: socket_filter") == 1

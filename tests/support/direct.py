@@ -75,7 +75,9 @@ def steps() -> Iterator[Direct | None]:
             if bpf_map.info.type in OF_SOCKETS:
                 sock_maps.append(map_id)
     for link_id in Link.ids():
-        with contextlib.suppress(FileNotFoundError), Link.from_id(link_id) as link:
+        # EAGAIN is what the kernel says of a link that somebody is just making (bpf_link_by_id).
+        gone = FileNotFoundError, BlockingIOError
+        with contextlib.suppress(*gone), Link.from_id(link_id) as link:
             if told := linked(link):
                 links.append(told)
     return attached(types, sock_maps, links)
