@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 from collections.abc import Iterator, Sequence
@@ -28,9 +29,9 @@ class Pins:
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], Key | None] = {}
 
-    def walk(self) -> Iterator[tuple[Key, str]]:
-        """All pins: the object, and the absolute path of the pin. Raises OSError for what has to do
-        with this process alone, as EMFILE."""
+    def walk(self) -> Iterator[tuple[Key, str] | None]:
+        """All pins: the object, and the absolute path of the pin; None for what is none. Raises
+        OSError for what has to do with this process alone, as EMFILE."""
         seen: dict[tuple[int, int], Key | None] = {}
         for mountpoint in reachable([*mounts()]):
             yield from self._below(mountpoint, seen)
@@ -38,7 +39,7 @@ class Pins:
 
     def _below(
         self, mountpoint: str, seen: dict[tuple[int, int], Key | None]
-    ) -> Iterator[tuple[Key, str]]:
+    ) -> Iterator[tuple[Key, str] | None]:
         # Each directory is opened when its turn comes: there may be thousands beside each other.
         waiting: list[tuple[str, Directory | None, str]] = [
             (mountpoint, None, mountpoint.rstrip("/"))
@@ -49,6 +50,7 @@ class Pins:
             if directory is None:
                 continue
             for listed in _listed(directory):
+                yield None
                 if listed.stat is None:  # the kernel tells no more of it, or it is a mount
                     continue
                 where = f"{path}/{listed.name}"
@@ -88,12 +90,10 @@ def _opened(path: str, parent: Directory | None) -> Directory | None:
     return directory if parent or is_bpffs(directory.fd) else None
 
 
-def _listed(directory: Directory) -> Sequence[Listed]:
+def _listed(directory: Directory) -> Iterator[Listed]:
     """What is in a directory; nothing when it was removed."""
-    try:
-        return directory.list()
-    except FileNotFoundError:
-        return ()
+    with contextlib.suppress(FileNotFoundError):
+        yield from directory.each()
 
 
 def _held(directory: Directory, listed: Listed) -> Key | None:

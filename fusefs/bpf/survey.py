@@ -274,8 +274,10 @@ class Survey:
             if found and found.program_id in snapshot.programs:
                 snapshot.direct.append(found)
             yield
-        for key, path in self._pins.walk():
-            snapshot.pins.setdefault(key, []).append(path)
+        for pin in self._pins.walk():
+            if pin:
+                key, path = pin
+                snapshot.pins.setdefault(key, []).append(path)
             yield
 
 

@@ -39,7 +39,7 @@ def pins() -> Pins:
 
 def paths_of(pins: Pins, obj: Object) -> list[str]:
     """The paths of all pins of an object."""
-    return sorted(path for key, path in pins.walk() if key == (obj.kind, obj.info.id))
+    return sorted(pin[1] for pin in pins.walk() if pin and pin[0] == (obj.kind, obj.info.id))
 
 
 @contextlib.contextmanager
@@ -178,7 +178,7 @@ def test_a_directory_that_is_removed_meanwhile(bpffs: Path, pins: Pins) -> None:
         for name in names:
             (bpffs / name).mkdir()
             pin(bpffs / name / "pin", made)
-        walk = (path for key, path in pins.walk() if key == (made.kind, made.info.id))
+        walk = (pin[1] for pin in pins.walk() if pin and pin[0] == (made.kind, made.info.id))
         seen = next(walk)
         for name in names:
             if not seen.endswith(f"/{name}/pin"):
