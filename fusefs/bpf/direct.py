@@ -15,8 +15,6 @@ from fusefs.bpf import names
 from fusefs.bpf.direct_cgroups import attached_to_cgroups
 from fusefs.bpf.direct_interfaces import attached_to_interfaces
 from fusefs.bpf.direct_places import (
-    NETNS,
-    SOCKMAP,
     Direct,
     Linked,
     Query,
@@ -26,6 +24,7 @@ from fusefs.bpf.direct_places import (
     unlinked,
 )
 from fusefs.bpf.direct_tc import attached_by_tc
+from fusefs.bpf.link_fields import LinkType
 from fusefs.bpf.link_targets import namespace_name
 from fusefs.bpf.map import Map, MapType
 
@@ -71,7 +70,7 @@ def _attached_to_namespace(links: Mapping[Linked, int]) -> Turns:
         finally:
             os.close(fd)
         name = (namespace_name(inode) if found else None) or f"net:[{inode}]"
-        for number, how in unlinked(found, links, NETNS, inode, _TO_NAMESPACE):
+        for number, how in unlinked(found, links, LinkType.NETNS, inode, _TO_NAMESPACE):
             yield Direct(number, "netns", name, how)
 
 
@@ -82,7 +81,7 @@ def _attached_to_maps(sock_maps: Iterable[int], links: Mapping[Linked, int]) -> 
         with unless_refused(), Map.from_id(map_id) as bpf_map:
             told = {each: _named(query, bpf_map.fd, each) for each in _TO_MAPS}
         for attach_type, found in told.items():
-            for number, how in unlinked(found, links, SOCKMAP, map_id, attach_type):
+            for number, how in unlinked(found, links, LinkType.SOCKMAP, map_id, attach_type):
                 yield Direct(number, "map", str(map_id), how)
         yield None
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 from fusefs.bpf import cgroups, names
 from fusefs.bpf.direct_places import (
-    CGROUP,
     Direct,
     Linked,
     Query,
@@ -18,6 +17,7 @@ from fusefs.bpf.direct_places import (
     unless_refused,
     unlinked,
 )
+from fusefs.bpf.link_fields import LinkType
 
 # By the type of a program (`enum bpf_prog_type`), how it can be attached to a cgroup
 # (`enum bpf_attach_type`).
@@ -64,5 +64,5 @@ def _attached_to(
     for attach_type, found in told:
         how = str(names.name_of(names.ATTACH_TYPE, attach_type))
         programs = [(program_id, how) for program_id, _ in found]
-        for program_id, _ in unlinked(programs, links, CGROUP, number, attach_type):
+        for program_id, _ in unlinked(programs, links, LinkType.CGROUP, number, attach_type):
             yield Direct(program_id, "cgroup", name, how)

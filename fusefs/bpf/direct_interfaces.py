@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 from fusefs.bpf import names
 from fusefs.bpf.direct_netlink import attributes, dump, interface_name
-from fusefs.bpf.direct_places import XDP, Direct, Linked, Query, Turns, unless_refused, unlinked
+from fusefs.bpf.direct_places import Direct, Linked, Query, Turns, unless_refused, unlinked
+from fusefs.bpf.link_fields import LinkType
 
 _SCHED_CLS, _XDP_PROGRAM = 3, 6  # `enum bpf_prog_type`
 _NEW_LINK, _GET_LINK = 16, 18  # RTM_NEWLINK, RTM_GETLINK
@@ -44,7 +45,7 @@ def attached_to_interfaces(types: Collection[int], links: Mapping[Linked, int]) 
                 yield None
                 continue
             index = _MESSAGE.unpack_from(message)[2]
-            found = [*unlinked(_xdp(message), links, XDP, index, 0)]
+            found = [*unlinked(_xdp(message), links, LinkType.XDP, index, 0)]
             if query:
                 found += _multi(query, index)
             with unless_refused():

@@ -16,13 +16,17 @@ from dataclasses import dataclass
 
 from fusefs.bpf import syscall
 from fusefs.bpf.link import Link
-from fusefs.bpf.link_fields import PARTS
+from fusefs.bpf.link_fields import PARTS, LinkType
 from fusefs.bpf.syscall import Command
 
-# `enum bpf_link_type`, linux/bpf.h: the links whose programs are also told of the place itself, and
-# the field that says which place it is.
-CGROUP, NETNS, XDP, SOCKMAP = 3, 5, 6, 14
-_PLACES = {CGROUP: "cgroup_id", NETNS: "netns_ino", XDP: "ifindex", SOCKMAP: "map_id"}
+# The links whose programs are also told of the place itself, and the field that says which place
+# it is.
+_PLACES: Mapping[int, str] = {
+    LinkType.CGROUP: "cgroup_id",
+    LinkType.NETNS: "netns_ino",
+    LinkType.XDP: "ifindex",
+    LinkType.SOCKMAP: "map_id",
+}
 
 # How the kernel says that it knows no such question, that this process may not ask it, or that what
 # it is about is gone or cannot have programs. EBUSY is what it says of one kind of verdict in a map

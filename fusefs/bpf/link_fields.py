@@ -7,6 +7,7 @@ is, and which are for the address of one. Source: include/uapi/linux/bpf.h, and 
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,39 +41,58 @@ class Part:
         return frozenset(self.names) - taken
 
 
-_RAW_TRACEPOINT, _ITER, _PERF_EVENT = 1, 4, 7
+class LinkType(enum.IntEnum):
+    """`enum bpf_link_type`."""
+
+    RAW_TRACEPOINT = 1
+    TRACING = 2
+    CGROUP = 3
+    ITER = 4
+    NETNS = 5
+    XDP = 6
+    PERF_EVENT = 7
+    KPROBE_MULTI = 8
+    STRUCT_OPS = 9
+    NETFILTER = 10
+    TCX = 11
+    UPROBE_MULTI = 12
+    NETKIT = 13
+    SOCKMAP = 14
+
 
 # By link type (`enum bpf_link_type`). A name means the same wherever it is: `type` and `config` of
 # a perf event are `perf_type` and `perf_config` here, and what kind of event it is is `event_type`,
 # as in fdinfo.
 PARTS: Mapping[int, Part] = {
-    _RAW_TRACEPOINT: Part(
+    LinkType.RAW_TRACEPOINT: Part(
         "=QI4xQ", ("tp_name", "tp_name_len", "cookie"), texts={"tp_name": "tp_name_len"}
     ),
-    2: Part("=IIIxxxxQ", ("attach_type", "target_obj_id", "target_btf_id", "cookie")),  # tracing
-    3: Part("=QI", ("cgroup_id", "attach_type")),  # cgroup
-    _ITER: Part(
+    LinkType.TRACING: Part(
+        "=IIIxxxxQ", ("attach_type", "target_obj_id", "target_btf_id", "cookie")
+    ),
+    LinkType.CGROUP: Part("=QI", ("cgroup_id", "attach_type")),
+    LinkType.ITER: Part(
         "=QII", ("target_name", "target_name_len", "map_id"),
         texts={"target_name": "target_name_len"},
     ),
-    5: Part("=II", ("netns_ino", "attach_type")),  # netns
-    6: Part("=I", ("ifindex",)),  # xdp
-    _PERF_EVENT: Part("=I", ("event_type",)),
-    8: Part(  # kprobe_multi
+    LinkType.NETNS: Part("=II", ("netns_ino", "attach_type")),
+    LinkType.XDP: Part("=I", ("ifindex",)),
+    LinkType.PERF_EVENT: Part("=I", ("event_type",)),
+    LinkType.KPROBE_MULTI: Part(
         "=QIIQQ", ("addrs", "count", "flags", "missed", "cookies"),
         arrays={"addrs": "count", "cookies": "count"},
     ),
-    9: Part("=I", ("map_id",)),  # struct_ops
-    10: Part("=IIiI", ("pf", "hooknum", "priority", "flags")),  # netfilter
-    11: Part("=II", ("ifindex", "attach_type")),  # tcx
-    12: Part(  # uprobe_multi
+    LinkType.STRUCT_OPS: Part("=I", ("map_id",)),
+    LinkType.NETFILTER: Part("=IIiI", ("pf", "hooknum", "priority", "flags")),
+    LinkType.TCX: Part("=II", ("ifindex", "attach_type")),
+    LinkType.UPROBE_MULTI: Part(
         "=QQQQIIII",
         ("path", "offsets", "ref_ctr_offsets", "cookies", "path_size", "count", "flags", "pid"),
         texts={"path": "path_size"},
         arrays={"offsets": "count", "ref_ctr_offsets": "count", "cookies": "count"},
     ),
-    13: Part("=II", ("ifindex", "attach_type")),  # netkit
-    14: Part("=II", ("map_id", "attach_type")),  # sockmap
+    LinkType.NETKIT: Part("=II", ("ifindex", "attach_type")),
+    LinkType.SOCKMAP: Part("=II", ("map_id", "attach_type")),
 }  # fmt: skip
 
 _UPROBE = Part(
@@ -89,16 +109,16 @@ _TASKS = Part("=16xII", ("tid", "pid"))
 # What there is besides, by link type and the first of its fields: `enum bpf_perf_event_type`, or
 # the name of an iterator's target.
 VARIANTS: Mapping[tuple[int, int | str], Part] = {
-    (_PERF_EVENT, 1): _UPROBE,
-    (_PERF_EVENT, 2): _UPROBE,  # uretprobe
-    (_PERF_EVENT, 3): _KPROBE,
-    (_PERF_EVENT, 4): _KPROBE,  # kretprobe
-    (_PERF_EVENT, 5): Part(
+    (LinkType.PERF_EVENT, 1): _UPROBE,
+    (LinkType.PERF_EVENT, 2): _UPROBE,  # uretprobe
+    (LinkType.PERF_EVENT, 3): _KPROBE,
+    (LinkType.PERF_EVENT, 4): _KPROBE,  # kretprobe
+    (LinkType.PERF_EVENT, 5): Part(
         "=8xQI4xQ", ("tp_name", "name_len", "cookie"), texts={"tp_name": "name_len"}
     ),
-    (_PERF_EVENT, 6): Part("=8xQI4xQ", ("perf_config", "perf_type", "cookie")),
-    (_ITER, "cgroup"): Part("=16xQI", ("cgroup_id", "order")),
-    (_ITER, "task"): _TASKS,
-    (_ITER, "task_file"): _TASKS,
-    (_ITER, "task_vma"): _TASKS,
+    (LinkType.PERF_EVENT, 6): Part("=8xQI4xQ", ("perf_config", "perf_type", "cookie")),
+    (LinkType.ITER, "cgroup"): Part("=16xQI", ("cgroup_id", "order")),
+    (LinkType.ITER, "task"): _TASKS,
+    (LinkType.ITER, "task_file"): _TASKS,
+    (LinkType.ITER, "task_vma"): _TASKS,
 }

@@ -17,6 +17,7 @@ from fusefs.bpf.batch import split
 from fusefs.bpf.direct import OF_SOCKETS, Direct, Linked, attached, linked
 from fusefs.bpf.holders import Holders, find_holders
 from fusefs.bpf.link import Link
+from fusefs.bpf.link_fields import LinkType
 from fusefs.bpf.map import Map, MapType
 from fusefs.bpf.object import Object
 from fusefs.bpf.pins import Key, Pins
@@ -32,8 +33,8 @@ _TABLES: Mapping[int, type[Object]] = {
     MapType.HASH_OF_MAPS: Map,
     MapType.PROG_ARRAY: Program,
 }
-# Links that have a map: iterators, struct_ops, sockmaps (`enum bpf_link_type`).
-_WITH_MAPS = frozenset({4, 9, 14})
+# Links that have a map.
+_WITH_MAPS = frozenset({LinkType.ITER, LinkType.STRUCT_OPS, LinkType.SOCKMAP})
 _MOST_SLOTS = 1 << 16
 # Others may have a turn after so many seconds.
 _TURN = 0.003

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fusefs.bpf import names
 from fusefs.bpf.link import Link
+from fusefs.bpf.link_fields import LinkType
 from fusefs.text.jsontext import Json
 from fusefs.tree.link_info import describe_link
 
@@ -25,9 +25,8 @@ class Attachment:
 
 def attachment(link: Link) -> Attachment | None:
     """Of a link; None for one that is attached to nothing, or to a map. Raises OSError."""
-    kind = names.name_of(names.LINK_TYPE, link.info.type)
     told = describe_link(link)
-    find = _FOUND.get(str(kind))
+    find = _FOUND.get(link.info.type)
     return find(told) if find and told.get("attached", True) else None
 
 
@@ -88,17 +87,19 @@ def _hook(told: Told) -> Attachment:
     return Attachment("netfilter", f"{told.get('pf')} {told.get('hooknum')}", (priority,))
 
 
-_FOUND: Mapping[str, Callable[[Told], Attachment]] = {
-    "raw_tracepoint": _tracepoint,
-    "tracing": _function,
-    "cgroup": _cgroup,
-    "iter": lambda told: Attachment("iterator", str(told.get("target_name", "?"))),
-    "netns": _namespace,
-    "xdp": _interface,
-    "perf_event": _event,
-    "kprobe_multi": _several,
-    "netfilter": _hook,
-    "tcx": _interface,
-    "uprobe_multi": lambda told: Attachment("file", str(told.get("path", "?")), ("uprobe_multi",)),
-    "netkit": _interface,
+_FOUND: Mapping[int, Callable[[Told], Attachment]] = {
+    LinkType.RAW_TRACEPOINT: _tracepoint,
+    LinkType.TRACING: _function,
+    LinkType.CGROUP: _cgroup,
+    LinkType.ITER: lambda told: Attachment("iterator", str(told.get("target_name", "?"))),
+    LinkType.NETNS: _namespace,
+    LinkType.XDP: _interface,
+    LinkType.PERF_EVENT: _event,
+    LinkType.KPROBE_MULTI: _several,
+    LinkType.NETFILTER: _hook,
+    LinkType.TCX: _interface,
+    LinkType.UPROBE_MULTI: lambda told: Attachment(
+        "file", str(told.get("path", "?")), ("uprobe_multi",)
+    ),
+    LinkType.NETKIT: _interface,
 }

@@ -9,12 +9,12 @@ import stat
 from fusefs.bpf import names
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.link import Link
+from fusefs.bpf.link_fields import LinkType
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.tree.files import WritableFile, explained
 from fusefs.tree.info_file import links_bits
-from fusefs.tree.link_info import ITER
 from fusefs.tree.link_output import Output, as_link
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Node, Opening, Sighting, gone, refusal
@@ -24,7 +24,10 @@ from fusefs.tree.targets import open_target, text_to
 from fusefs.tree.types_file import TypesFile
 
 # Links whose program can be another, by type: those whose `bpf_link_ops` have `update_prog`.
-_SWAPPED = frozenset({3, 4, 5, 6, 11, 13, 14})  # cgroup, iter, netns, xdp, tcx, netkit, sockmap
+_SWAPPED = frozenset(
+    {LinkType.CGROUP, LinkType.ITER, LinkType.NETNS, LinkType.XDP, LinkType.TCX, LinkType.NETKIT,
+     LinkType.SOCKMAP}
+)  # fmt: skip
 
 
 def link_files(finder: Finder, found: Found) -> dict[str, Node]:
@@ -35,7 +38,7 @@ def link_files(finder: Finder, found: Found) -> dict[str, Node]:
     files: dict[str, Node] = {"types.h": LinkTypes(found), "detach": Detach(subject)}
     if info.prog_id:  # a struct_ops link has a map in place of one
         files["prog"] = LinkedProgram(finder.place, subject)
-    if info.type == ITER:
+    if info.type == LinkType.ITER:
         files["output"] = Output(subject)
     return files
 

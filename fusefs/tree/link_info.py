@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from fusefs.bpf import link_names, names
 from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.link import Detail, Link
+from fusefs.bpf.link_fields import LinkType
 from fusefs.bpf.link_interfaces import interface_of
 from fusefs.bpf.link_targets import cgroup_path, namespace_name, perf_device, traced
 from fusefs.text.jsontext import Json, printable
@@ -14,24 +15,26 @@ from fusefs.text.jsontext import Json, printable
 Details = Mapping[str, Detail]
 Info = dict[str, Json]
 
-# `enum bpf_link_type`, linux/bpf.h.
-ITER = 4
-_UPROBE_MULTI, _NETFILTER, _STRUCT_OPS = 12, 10, 9
 # NFPROTO_* and `enum nf_inet_hooks`, linux/netfilter.h, as nft(8) calls the latter.
 _FAMILIES = {1: "inet", 2: "ipv4", 10: "ipv6"}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
-_FLAGS = {
-    8: link_names.KPROBE_MULTI_FLAGS,
-    _NETFILTER: link_names.NETFILTER_FLAGS,
-    _UPROBE_MULTI: link_names.UPROBE_MULTI_FLAGS,
+_FLAGS: Mapping[int, names.Enumeration] = {
+    LinkType.KPROBE_MULTI: link_names.KPROBE_MULTI_FLAGS,
+    LinkType.NETFILTER: link_names.NETFILTER_FLAGS,
+    LinkType.UPROBE_MULTI: link_names.UPROBE_MULTI_FLAGS,
 }
 # Names of what is counted, by the type of a perf event.
 _COUNTED = {0: link_names.PERF_HARDWARE, 1: link_names.PERF_SOFTWARE}
 # What the kernel sets to 0, or leaves out, once a link of the type is detached.
-_ATTACHED_TO = {
-    3: "cgroup_id", 5: "netns_ino", 6: "ifindex", _STRUCT_OPS: "map_id", 11: "ifindex",
-    13: "ifindex", 14: "map_id",
-}  # fmt: skip
+_ATTACHED_TO: Mapping[int, str] = {
+    LinkType.CGROUP: "cgroup_id",
+    LinkType.NETNS: "netns_ino",
+    LinkType.XDP: "ifindex",
+    LinkType.STRUCT_OPS: "map_id",
+    LinkType.TCX: "ifindex",
+    LinkType.NETKIT: "ifindex",
+    LinkType.SOCKMAP: "map_id",
+}
 _OUTPUT = "in the file of this name, which is not listed, as to read it runs the iterator"
 
 
@@ -48,7 +51,7 @@ def describe_link(link: Link) -> Info:
     place = _ATTACHED_TO.get(link.info.type)
     if place and not details.get(place):
         info["attached"] = False
-    if link.info.type == ITER:
+    if link.info.type == LinkType.ITER:
         info["output"] = _OUTPUT
     return info
 
@@ -132,7 +135,7 @@ def _function(link: Link, details: Details) -> Info:
 
 
 def _cgroup(link: Link, details: Details) -> Info:
-    if link.info.type == ITER:  # fdinfo tells it, and of a cgroup-v1 hierarchy too
+    if link.info.type == LinkType.ITER:  # fdinfo tells it, and of a cgroup-v1 hierarchy too
         return {}
     path = cgroup_path(_number(details, "cgroup_id"))
     return {} if path is None else {"cgroup_path": printable(path)}
