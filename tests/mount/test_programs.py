@@ -504,6 +504,20 @@ def test_info_as_bpftool_has_it(pinned: Mount) -> None:
     assert info["link_ids"] == []
 
 
+def test_the_types_are_its_own_and_its_context(pinned: Mount) -> None:
+    header = (pinned.path / "classify/types.h").read_text()
+    assert "__u32 rx_queue_index;" in header  # of struct xdp_md
+    assert "int classify(struct xdp_md *" in header
+    assert "rewrites(" not in header  # another program of the same file, and of the same BTF
+
+
+def test_what_it_was_loaded_for(mounted: Mount) -> None:
+    with loaded("links_iterators") as made, made.program("each_element") as program:
+        mounted.pin("sample", program)
+        info = json.loads((mounted.path / "sample/info.json").read_text())
+        assert info["attach_name"] == "bpf_iter_bpf_map_elem"
+
+
 def test_figures_in_info_are_those_of_now(mounted: Mount) -> None:
     with load() as program:
         mounted.pin("sample", program)
