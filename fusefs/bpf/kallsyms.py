@@ -29,6 +29,8 @@ _LONGEST = 1 << 20
 # Seconds after which symbols are read again although no module or program came: trampolines may
 # have.
 _OLD = 1.0
+# An address of the kernel that is in no code of its own.
+_UNSETTLED = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +125,17 @@ def _functions(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
                 yield address, name
 
 
-def _variable(address: int) -> str | None:
-    try:
-        with KALLSYMS.open("rb") as file:
-            for line in file:
-                if line.startswith(b"%016x " % address):
-                    _address, kind, name = line.split(None, 2)
-                    return None if kind in b"tTwW" else name.decode("utf-8", "replace").rstrip()
-    except OSError:
-        pass  # as where it hides addresses: then nothing has a name
-    return None
+def _variables(addresses: Collection[int]) -> dict[int, str]:
+    """The names of the variables at these addresses, as far as there are some."""
+    wanted = {b"%016x" % address for address in addresses}
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError), KALLSYMS.open("rb") as file:  # then nothing has a name
+        for line in file:
+            if line[:16] in wanted:
+                digits, kind, name = line.split(None, 2)
+                if kind not in b"tTwW":
+                    found[int(digits, 16)] = name.decode("utf-8", "replace").rstrip()
+    return found
 
 
 class Kallsyms:
@@ -144,7 +147,6 @@ class Kallsyms:
         self._read = float("-inf")
         self._modules = b""
         self._last_program = 0
-        self._variables: dict[int, str | None] = {}
 
     def names(self, addresses: Collection[int]) -> dict[int, str]:
         """`symbol+0xoffset [module]` for each of the addresses that is in a known function."""
@@ -156,12 +158,12 @@ class Kallsyms:
         found = ((address, symbols.find(address)) for address in addresses)
         return {address: symbol for address, symbol in found if symbol}
 
-    def variable(self, address: int) -> str | None:
-        """The name of the variable at an address; to find it takes as long as to read all symbols,
-        and so it is remembered."""
-        if address not in self._variables:
-            self._variables[address] = _variable(address)
-        return self._variables[address]
+    def learn(self, addresses: Collection[int]) -> dict[int, str]:
+        """Read what `find` may need for what came lately, which takes a tenth of a second; and give
+        the names of the variables at some addresses, which takes as long again, if there are any.
+        It may be called by another thread."""
+        self._symbols_for([_UNSETTLED])
+        return _variables(addresses) if addresses else {}
 
     def address(self, name: str) -> int | None:
         """Where the function of this name in the kernel itself begins, if that is known."""

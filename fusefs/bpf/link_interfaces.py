@@ -14,6 +14,7 @@ import sys
 from fusefs.bpf import netlink, syscall
 from fusefs.bpf.link import Link
 from fusefs.bpf.syscall import Command
+from fusefs.bpf.troubles import raise_own
 
 _ROUTE = 0  # NETLINK_ROUTE
 _NEW_LINK, _GET_LINK = 16, 18  # RTM_NEWLINK, RTM_GETLINK
@@ -30,7 +31,8 @@ def interface_of(link: Link, index: int, attach_type: int | None) -> str | None:
     try:
         name = socket.if_indextoname(index)
         here = _queried(index, attach_type, link) if attach_type else _is_xdp_of(index, link)
-    except OSError:  # there is none, or the kernel does not tell
+    except OSError as error:  # there is none, or the kernel does not tell
+        raise_own(error)
         return None
     return name if here else None
 

@@ -3,6 +3,7 @@ namespaces, and functions."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fusefs.bpf.btf import Btf, BtfError, Composite, Function
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cgroups import hierarchy
 from fusefs.bpf.program import Program
+from fusefs.bpf.troubles import raise_own
 
 _NAMESPACES = Path("/run/netns")  # where ip-netns(8) has them
 _EVENT_SOURCES = Path("/sys/bus/event_source/devices")
@@ -43,7 +45,8 @@ def cgroup_path(cgroup_id: int) -> str | None:
             cgroup = libc.call("open_by_handle_at", top, ctypes.byref(handle), flags)
         finally:
             os.close(top)
-    except OSError:
+    except OSError as error:
+        raise_own(error)
         return None
     try:
         path = os.readlink(f"/proc/self/fd/{cgroup}")
@@ -55,27 +58,31 @@ def cgroup_path(cgroup_id: int) -> str | None:
 
 def namespace_name(inode: int) -> str | None:
     """The name that ip-netns(8) has for the network namespace with this inode number, or None."""
-    try:
-        device = os.stat("/proc/self/ns/net").st_dev
-        for name in sorted(os.listdir(_NAMESPACES)):
-            status = os.stat(_NAMESPACES / name)
+    device = os.stat("/proc/self/ns/net").st_dev
+    for entry in _entries(_NAMESPACES):
+        with contextlib.suppress(FileNotFoundError):  # it was just removed
+            status = entry.stat()
             if (status.st_dev, status.st_ino) == (device, inode):
-                return name
-    except OSError:  # nobody has named one, or one was just removed
-        return None
+                return entry.name
     return None
 
 
 def perf_device(number: int) -> str | None:
     """The device that has this type of performance events, which perf_event_open(2) takes from
     /sys/bus/event_source/devices; None for none."""
-    try:
-        for device in sorted(os.listdir(_EVENT_SOURCES)):
-            if (_EVENT_SOURCES / device / "type").read_text().strip() == str(number):
-                return device
-    except OSError:  # it has gone, or there are none
-        return None
+    for device in _entries(_EVENT_SOURCES):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has just gone
+            if (device / "type").read_text().strip() == str(number):
+                return device.name
     return None
+
+
+def _entries(directory: Path) -> list[Path]:
+    """What is in a directory, by name; nothing when there is none."""
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,8 @@ def traced(prog_id: int, object_id: int, type_id: int) -> Traced | None:
         with Program.from_id(object_id) as target, BtfObject.from_id(target.info.btf_id) as btf:
             name = _function(btf.parse(), type_id)
             return Traced(name, prog_id=object_id) if name else None
-    except (OSError, BtfError):
+    except (OSError, BtfError) as error:
+        raise_own(error)
         return None
 
 
@@ -120,7 +128,8 @@ def attach_name(program: Program) -> str:
     try:
         with BtfObject.from_id(info.attach_btf_obj_id) as btf:
             found = btf.parse().type(info.attach_btf_id)
-    except (OSError, BtfError):
+    except (OSError, BtfError) as error:
+        raise_own(error)
         return ""
     return found.name if isinstance(found, Function | Composite) else ""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from fusefs.bpf.btf import Btf, BtfError, Composite, Member, Pointer, Prototype, kernel_btf
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.map import Map, MapType
+from fusefs.bpf.troubles import raise_own
 
 _DATA = "data"  # in `struct bpf_struct_ops_…`
 _WORD = struct.Struct("@L")  # room for a function's address
@@ -30,7 +31,8 @@ def programs(bpf_map: Map) -> list[int]:
         return []
     try:
         places = _places(info.btf_vmlinux_id, info.btf_vmlinux_value_type_id)
-    except (BtfError, OSError):
+    except (BtfError, OSError) as error:
+        raise_own(error)
         return []
     value = bpf_map.lookup(bytes(bpf_map.key_size)) if places else b""
     held = {_WORD.unpack_from(value, at)[0] for at in places if at + _WORD.size <= len(value)}

@@ -14,6 +14,8 @@ from fusefs.text.listing import Line, source
 # The name of what is at each of some addresses.
 Symbols = Callable[[Collection[int]], Mapping[int, str]]
 
+# So many instructions are taken apart at once, and none has more bytes.
+_COUNT, _LONGEST = 512, 16
 # Addresses and the like: capstone writes some in hexadecimal and some as they are.
 _NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]{10,}")
 
@@ -60,14 +62,14 @@ def listing(
     if engine is None:
         yield f"# capstone does not know {machine}.\n"
         return
-    instructions: list[tuple[int, int, str, str]] = []
-    mentioned: set[int] = set()
-    for instruction in engine.disasm_lite(code, address):
-        instructions.append(instruction)
-        mentioned.update(int(number, 0) for number in _NUMBER.findall(instruction[3]))
+    # Twice through the code, so that not all of it is in memory taken apart.
+    starts, mentioned = bytearray(len(code)), set[int]()
+    for at, _size, _name, operands in _instructions(engine, code, address):
+        starts[at - address] = 1
+        mentioned.update(int(number, 0) for number in _NUMBER.findall(operands))
         yield ""
-    inside = {at for at, _size, _name, _operands in instructions}
-    labels = mentioned & inside
+    inside = {number for number in mentioned if 0 <= number - address < len(code)}
+    labels = {number for number in inside if starts[number - address]}
     named = symbols([number for number in mentioned - inside if number >> 32])
     shown = Line("", 0, "")
 
@@ -75,7 +77,7 @@ def listing(
         number = int(match[0], 0)
         return f"L{number - address:x}" if number in labels else named.get(number, f"{number:#x}")
 
-    for at, _size, name, operands in instructions:
+    for at, _size, name, operands in _instructions(engine, code, address):
         if at in labels and at != address:
             yield f"L{at - address:x}:\n"
         if line := lines.get(at):
@@ -83,3 +85,14 @@ def listing(
             shown = line
         text = f"{name} {_NUMBER.sub(spelled, operands)}".rstrip()
         yield f"{at - address:4x}: {text}\n"
+
+
+def _instructions(engine: Any, code: bytes, address: int) -> Iterator[tuple[int, int, str, str]]:
+    """Address, size, name and operands of each instruction; capstone takes as many apart as it is
+    given before it gives the first."""
+    at = 0
+    while at < len(code):
+        piece = code[at : at + _COUNT * _LONGEST]
+        for instruction in engine.disasm_lite(piece, address + at, _COUNT):
+            yield instruction
+            at = instruction[0] + instruction[1] - address

@@ -8,6 +8,7 @@ from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.map import Map, MapType
 from fusefs.text.codec import Codec
 from fusefs.text.composite import Part, Struct, Union
+from fusefs.text.jsontext import printable
 from fusefs.text.labels import Headed, Label
 from fusefs.text.records import Records
 from fusefs.text.scalars import Integer
@@ -75,7 +76,7 @@ def _program(size: int) -> list[Part]:
 
 def _interface_name(index: int) -> str | None:
     try:
-        return socket.if_indextoname(index)
+        return printable(socket.if_indextoname(index))
     except OSError:
         return None  # it is in another network namespace
 

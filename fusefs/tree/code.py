@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import platform
@@ -11,11 +12,13 @@ from fusefs.bpf.credentials import Caller
 from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
+from fusefs.bpf.task import Task
 from fusefs.text import machine_code
 from fusefs.text.listing import listing
-from fusefs.tree.code_names import HIDDEN, ProgramNames
+from fusefs.tree.code_names import HIDDEN, ProgramNames, kernel_addresses
 from fusefs.tree.files import Fixed, ObjectFile, StreamFile
 from fusefs.tree.node import Attributes, Handle, Opening, refusal
+from fusefs.tree.subject import Subject
 
 _HIDDEN = f"# {HIDDEN}\n"
 _NOT_COMPILED = "# It has no machine code: an interpreter runs it.\n"
@@ -41,6 +44,19 @@ class _Code(StreamFile):
     def roots(self) -> bool:
         return True
 
+    def prepare(self) -> Iterator[int | None]:
+        task = Task(self._learn)
+        try:
+            while not task.done:
+                yield task.ended
+            task.result()
+        finally:
+            task.leave()
+
+    def _learn(self) -> None:
+        """Have the kernel's symbols read, if there are others than before."""
+        kernel_symbols.learn(())
+
     def lines(self, program: Program) -> Iterator[str]:
         """The text, line by line; an empty one where others may have a turn."""
         raise NotImplementedError
@@ -55,7 +71,20 @@ class _Code(StreamFile):
 class Xlated(_Code):
     """eBPF code, as the verifier left it."""
 
-    __slots__ = ()
+    __slots__ = ("_variables",)
+
+    def __init__(self, subject: Subject, name: str) -> None:
+        super().__init__(subject, name)
+        self._variables: Mapping[int, str] | None = None  # of the kernel, by their addresses
+
+    def _learn(self) -> None:
+        addresses: Collection[int] = ()
+        if self._variables is None:
+            with self.subject.open() as obj:
+                assert isinstance(obj, Program)  # only programs are given these files
+                with contextlib.suppress(OSError):  # which is told to who reads it
+                    addresses = kernel_addresses(obj.xlated())
+        self._variables = {**(self._variables or {}), **kernel_symbols.learn(addresses)}
 
     def lines(self, program: Program) -> Iterator[str]:
         try:
@@ -66,7 +95,7 @@ class Xlated(_Code):
             return iter([_TOO_LARGE])
         if not code:
             return iter([_HIDDEN])
-        names = ProgramNames(program)
+        names = ProgramNames(program, self._variables or {})
         return listing(code, names, names.functions, names.lines(program))
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Function, Variable, kernel_btf
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.kallsyms import kernel_symbols
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
-from fusefs.text.ebpf import Instruction, Named, Names
+from fusefs.text.ebpf import Instruction, Named, Names, decode
 from fusefs.text.listing import Line
 
 # The kernel calls helpers by their distance from this function; a tail call has the number of its
@@ -24,15 +25,17 @@ from fusefs.text.listing import Line
 _BASE = "__bpf_call_base"
 _TAIL_CALL = 12
 HIDDEN = "the kernel hides it here: kernel.kptr_restrict in sysctl(8)"
-_KERNEL_HALF = 1 << 63  # addresses of the kernel are above
 
 
 class ProgramNames(Names):
     """Of one program, by what the kernel tells now. `functions` has the names of its functions by
     their first instructions."""
 
-    def __init__(self, program: Program) -> None:
-        """Raises OSError."""
+    def __init__(
+        self, program: Program, variables: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        """`variables` are those of the kernel that it refers to, by address. Raises OSError."""
+        self._variables = variables
         self._btf = _btf(program)
         self._maps: dict[int, _MapNames] = {}
         first = program.functions()
@@ -105,9 +108,9 @@ class ProgramNames(Names):
         return Named(f"{found.name} + {offset}", f"map {number}") if found.name else None
 
     def address(self, value: int) -> Named | None:
-        if value < _KERNEL_HALF:
+        if not _is_kernel(value):
             return None
-        if variable := kernel_symbols.variable(value):
+        if variable := self._variables.get(value):
             return Named(variable, f"{value:#x}")
         return self._symbol(value) or Named(str(value - (1 << 64)), f"{value:#x}")
 
@@ -121,6 +124,16 @@ class ProgramNames(Names):
         if number not in self._maps:
             self._maps[number] = _map_names(number)
         return self._maps[number]
+
+
+def kernel_addresses(code: bytes) -> set[int]:
+    """The 64-bit constants in a program that may be addresses of the kernel."""
+    loads = (each for each in decode(code) if each.next_imm is not None and not each.src)
+    return {load.imm64 for load in loads if _is_kernel(load.imm64)}
+
+
+def _is_kernel(value: int) -> bool:
+    return value >> 48 == 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def _cgroup(link: Link, details: Details) -> Info:
 def _interface(link: Link, details: Details) -> Info:
     attach_type = _number(details, "attach_type") if "attach_type" in details else None
     name = interface_of(link, _number(details, "ifindex"), attach_type)
-    return {} if name is None else {"interface": name}
+    return {} if name is None else {"interface": printable(name)}
 
 
 def _namespace(_link: Link, details: Details) -> Info:

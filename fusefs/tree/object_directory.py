@@ -12,6 +12,7 @@ from fusefs.bpf.credentials import Caller
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
+from fusefs.bpf.troubles import OWN
 from fusefs.text.graph import BTF, LINK, MAP, PROGRAM, Key, Kind
 from fusefs.tree.btf_files import btf_files
 from fusefs.tree.controls import ErrorLogFile
@@ -29,7 +30,7 @@ from fusefs.tree.scratch_links import ReplacedLinks
 from fusefs.tree.subject import Place
 
 # The daemon's own troubles, which pass; others tell of the object.
-_PASSING = frozenset({errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+_PASSING = OWN | {errno.ESTALE}
 
 
 class ObjectDirectory(Directory):

@@ -163,24 +163,13 @@ def test_variables_by_their_addresses(symbols: Symbols) -> None:
         data.setdefault(int(digits, 16), []).append("" if kind in "tTwW" else name)
     variables = {at: names for at, names in data.items() if at and "" not in names}
     made = Kallsyms()
-    for address in [*variables][:: max(1, len(variables) // 8)]:
-        assert made.variable(address) in variables[address]
-        assert made.variable(address + 1) in (None, *data.get(address + 1, ()))
-    assert made.variable(symbols.address("vfs_read") or 0) is None
-
-
-def test_a_variable_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "kallsyms"
-    file.write_text("ffffffff81000000 T start\nffffffff82000000 D there\nffffffff8200000a b dot\n")
-    monkeypatch.setattr(kallsyms, "KALLSYMS", file)
-    made = Kallsyms()
-    assert made.variable(0xFFFFFFFF82000000) == "there"
-    assert made.variable(0xFFFFFFFF8200000A) == "dot"
-    assert made.variable(0xFFFFFFFF81000000) is None
-    assert made.variable(0x5555) is None
-    file.unlink()
-    assert made.variable(0xFFFFFFFF82000000) == "there"
-    assert made.variable(0xFFFFFFFF82000010) is None  # where they cannot be read
+    some = [*variables][:: max(1, len(variables) // 8)]
+    vfs_read = symbols.address("vfs_read") or 0
+    found = made.learn([*some, *(address + 1 for address in some), vfs_read])
+    assert vfs_read not in found
+    for address in some:
+        assert found[address] in variables[address]
+        assert found.get(address + 1) in (None, *data.get(address + 1, ()))
 
 
 def test_a_program_that_came_a_moment_ago(symbols: Symbols) -> None:
