@@ -174,7 +174,7 @@ def test_a_reader_that_goes_away_before_the_first_byte() -> None:
         pid = started(drawing)
         assert drawing.read() is None
         began = time.monotonic()
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 2
     assert not Path(f"/proc/{pid}").exists()
 
 

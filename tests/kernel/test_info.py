@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.maps import SIX, make_map, pin
+from support.programs import load
 from support.shell import checked
 
+from fusefs.bpf import syscall
 from fusefs.bpf.bpffs import Directory
 from fusefs.bpf.map import Map, MapType
+from fusefs.bpf.program import Program
 from fusefs.tree.info import describe, json_line, to_yaml
 from fusefs.tree.map_view import MapView
 
@@ -61,6 +65,27 @@ def test_a_map_without_types() -> None:
         info = info_of(made)
         assert (info["key_type"], info["value_type"], info["btf_id"]) == (None, None, 0)
         assert info["map_flags"] == ["no_prealloc"]
+
+
+def test_a_kernel_with_shorter_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older kernel fills less of them, and says how much."""
+    call = syscall.bpf
+
+    def older(command: syscall.Command, arguments: ctypes.Structure) -> int:
+        if isinstance(arguments, syscall.InfoArguments):
+            arguments.info_len = min(arguments.info_len, 80)
+        return call(command, arguments)
+
+    with make_map() as made, load() as program:
+        monkeypatch.setattr(syscall, "bpf", older)
+        with Map.from_id(made.info.id) as bpf_map:
+            assert describe(bpf_map, MapView(bpf_map))["max_entries"] == 64
+            assert {"map_extra", "btf_id"} & bpf_map.fields().keys() == {"btf_id"}
+        with Program.from_id(program.info.id) as old:
+            told = describe(old, None)
+            assert told["name"] == "sample"
+            assert not {"run_cnt", "verified_insns", "attach_btf_id", "btf_id"} & told.keys()
+            assert (told["map_ids"], told["id"]) == ([], program.info.id)
 
 
 def test_a_type_that_is_newer_than_this_program() -> None:

@@ -224,7 +224,7 @@ def test_a_read_that_takes_long_holds_up_nobody(iterators: Loaded) -> None:
     with iterator_of(iterators, "slowly") as link, IteratorRun(link) as run:
         start = time.monotonic()
         assert run.read(1) is None
-        assert time.monotonic() - start < 0.05
+        assert time.monotonic() - start < 0.1
         assert not run.ready
         assert read_all(run) == b""
         assert time.monotonic() - start > 0.1  # it did take long

@@ -198,7 +198,7 @@ def test_what_hangs_is_not_waited_for_again(hanging: Hanging) -> None:
     with make_map() as made:
         began = time.monotonic()
         snapshot = taken(survey)
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < 1
         assert made.info.id in snapshot.maps
         assert snapshot.holders is None
     assert hanging.begun == 1
@@ -217,7 +217,7 @@ def test_at_once_waits_for_nothing_that_hangs(hanging: Hanging) -> None:
     began = time.monotonic()
     survey.renew_now(0)
     survey.renew_now(0)
-    assert time.monotonic() - began < 0.2
+    assert time.monotonic() - began < 1
     assert hanging.begun <= 1
 
 

@@ -245,7 +245,7 @@ def test_the_header_comes_soon(kernels: Path) -> None:
         assert file.read(1 << 16).startswith(b"#ifndef __VMLINUX_H__\n")
         while b"struct " not in file.read(1 << 16):
             pass
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 3
 
 
 def test_the_header_takes_little_memory(mounted: Mount, kernels: Path) -> None:
@@ -278,7 +278,7 @@ def test_others_are_served_meanwhile(mounted: Mount, kernels: Path) -> None:
     assert len(times) > 20
     times.sort()
     assert times[len(times) // 2] < 0.1
-    assert times[-1] < 0.5
+    assert times[-1] < 2
 
 
 def test_it_is_read_again_from_its_start(kernels: Path) -> None:

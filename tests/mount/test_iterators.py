@@ -229,7 +229,7 @@ def test_others_are_served_while_a_read_takes_long(mounted: Mount, programs: Loa
                     assert (mounted.path / "link/info").read_text()
                     took.append(time.monotonic() - start)
                 assert reader.poll() is None, "it was not slow"
-                assert sorted(took)[50] < 0.02
+                assert sorted(took)[50] < 0.2
                 start = time.monotonic()
                 reader.send_signal(signal.SIGINT)
                 assert reader.wait(5) == -signal.SIGINT
@@ -250,7 +250,7 @@ def test_others_are_served_while_much_is_read(mounted: Mount, programs: Loaded) 
                 start = time.monotonic()
                 assert (mounted.path / "files/info").read_text()
                 took.append(time.monotonic() - start)
-        assert sorted(took)[len(took) // 2] < 0.02
+        assert sorted(took)[len(took) // 2] < 0.2
 
 
 def test_readers_that_go_leave_nothing(mounted: Mount, programs: Loaded) -> None:
