@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import resource
@@ -117,6 +118,7 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     allow_interrupts()
+    gc.freeze()  # what is loaded now stays: to look through it again and again holds requests up
     os.umask(0)  # requests carry modes that their callers' masks were applied to
     context = Context(
         source,

@@ -359,7 +359,7 @@ class Operations(pyfuse3.Operations):
         del self._handles[fh]
         self._opened.pop(fh).closed()
         self._polls.end(fh)
-        waiting.close(handle)
+        handle.close()
 
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:

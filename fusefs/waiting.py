@@ -65,29 +65,26 @@ async def prepared(node: Node) -> None:
             await trio.lowlevel.checkpoint()
             continue
         with trio.move_on_after(PATIENCE):
-            await trio.lowlevel.wait_readable(awaited)
+            await _readable(awaited)
 
 
 async def _more(handle: Handle) -> None:
     """Wait until there may be more to read."""
     if handle.awaited is None:
-        raise refusal(errno.EBADF)  # it was closed meanwhile
+        return
+    await _readable(handle.awaited)
+    if not handle.ready:
+        await trio.sleep(_MOMENT)
+
+
+async def _readable(fd: int) -> None:
+    """Wait until a descriptor can be read. Others may wait for it, too; and it may be closed
+    meanwhile, and its number be another's."""
+    own = os.dup(fd)
     try:
-        await trio.lowlevel.wait_readable(handle.awaited)
-    except trio.BusyResourceError:
-        await trio.sleep(_MOMENT)  # another reader of this open file waits as well
-    except trio.ClosedResourceError:
-        raise refusal(errno.EBADF) from None
-    else:
-        if not handle.ready:
-            await trio.sleep(_MOMENT)
-
-
-def close(handle: Handle) -> None:
-    """Close an open file; those who wait to read it are told."""
-    if handle.awaited is not None:
-        trio.lowlevel.notify_closing(handle.awaited)
-    handle.close()
+        await trio.lowlevel.wait_readable(own)
+    finally:
+        os.close(own)
 
 
 class Polls:

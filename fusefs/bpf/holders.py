@@ -24,6 +24,11 @@ _KINDS = {
 }
 
 
+# A process has ended, a descriptor was closed, or it is not for this process to know. Anything else
+# is this process' own trouble, as EMFILE.
+_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Holder:
     """A process: its id, and the name of its program."""
@@ -40,7 +45,7 @@ def find_holders() -> Holders:
     execve(2) and closes a file that we serve waits for us."""
     found: Holders = {}
     for pid in _processes():
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(*_GONE):
             held = {*_held_by(pid)}
             # The kernel ends it with a newline; the name may have others, and any bytes.
             comm = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
@@ -60,7 +65,7 @@ def _held_by(pid: int) -> Iterator[Key]:
     """The objects that a process has open. Raises OSError when it has ended."""
     directory = f"/proc/{pid}/fd"
     for fd in os.listdir(directory):
-        with contextlib.suppress(OSError):  # it was closed
+        with contextlib.suppress(*_GONE):
             kind = _KINDS.get(os.readlink(f"{directory}/{fd}"))
             if kind is None:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import select
 import sys
@@ -24,6 +25,8 @@ from fusefs.bpf.pins import Key, Pins
 from fusefs.bpf.program import Program
 from fusefs.bpf.task import Task
 
+log = logging.getLogger(__name__)
+
 K = TypeVar("K", bound=Hashable)
 Opened = TypeVar("Opened", bound=Object)
 
@@ -39,7 +42,7 @@ _MOST_SLOTS = 1 << 16
 # Others may have a turn after so many seconds.
 _TURN = 0.003
 # The processes are looked through for so long, in seconds; then it is not known who holds what.
-_PATIENCE = 0.25
+_PATIENCE = 0.6
 # What may be done at once, in seconds.
 _AT_ONCE = 0.02
 # It is repeated when it is older than that many times what it took, and no sooner.
@@ -144,7 +147,7 @@ class Survey:
         self.last = Snapshot()
         self._pins = Pins()
         self._scan: Task[Holders] | None = None
-        self._patient_until = float("-inf")  # with that scan
+        self._under_way: int | None = None  # can be read when the one that is being taken is
         self._taken = float("-inf")
         self._forgotten = float("-inf")
         self._cost = 0.0
@@ -162,7 +165,7 @@ class Survey:
 
     def renew_now(self, age: float) -> None:
         """The same as `renew`, at once, unless that takes longer than others can wait."""
-        if self._long:
+        if self._long or self._under_way is not None:
             return
         until = time.monotonic() + _AT_ONCE
         for awaited in self.renew(age):
@@ -178,32 +181,40 @@ class Survey:
         """See to it that `last` is no older than `age` seconds, or not much for what it costs.
 
         In pieces: None where others may have a turn, or a descriptor that is worth waiting for
-        until it can be read. Raises OSError.
+        until it can be read. One is taken at a time, and those who come meanwhile have it as well.
+        Raises OSError.
         """
-        began = time.monotonic()
+        while self._under_way is not None:
+            yield self._under_way
         try:
-            if self._is_fresh(began, age):
+            if self._is_fresh(time.monotonic(), age):
                 self._allowed = True
                 return
-            snapshot, cost, turn = Snapshot(), 0.0, began
-            for _ in self._take(snapshot):
-                spent = time.monotonic() - turn
-                if spent > _TURN:
-                    cost += spent
-                    yield None
-                    if self._is_fresh(began, age):
-                        return  # another has taken one meanwhile
-                    turn = time.monotonic()
+            self._under_way = ended = os.eventfd(0)
+            try:
+                yield from self._take_anew()
+            finally:
+                self._under_way = None
+                os.eventfd_write(ended, 1)
+                os.close(ended)
             self._allowed = True
         except PermissionError:
             self._allowed = False
-            return
+
+    def _take_anew(self) -> Iterator[int | None]:
+        began = turn = time.monotonic()
+        snapshot, cost = Snapshot(), 0.0
+        for _ in self._take(snapshot):
+            spent = time.monotonic() - turn
+            if spent > _TURN:
+                cost += spent
+                yield None
+                turn = time.monotonic()
         asked = time.monotonic()
         yield from self._find_holders(snapshot)
         cost += time.monotonic() - asked
         self._long = cost > _AT_ONCE
-        if began >= self._taken:
-            self.last, self._taken, self._cost = snapshot, began, cost
+        self.last, self._taken, self._cost = snapshot, began, cost
 
     def _is_fresh(self, now: float, age: float) -> bool:
         """Whether the last one is good enough. Raises PermissionError when this process may not go
@@ -214,27 +225,21 @@ class Survey:
         return now - self._taken < max(age, _REPOSE * self._cost)
 
     def _find_holders(self, snapshot: Snapshot) -> Iterator[int]:
-        """Look through processes, together with others who do so now."""
-        scan = self._scan
-        if scan and scan.done:  # it hung, and those who waited have gone: what it found is old
-            scan.leave()
-            scan = None
-        if scan is None:
-            scan = self._scan = Task(find_holders)
-            self._patient_until = time.monotonic() + _PATIENCE
-        if (ended := scan.watch()) is not None:
+        """Look through processes. It is not known who holds what where that takes too long."""
+        if self._scan and not self._scan.done:
+            return  # it hangs; there is no use in another
+        patient_until = time.monotonic() + _PATIENCE
+        try:
+            self._scan = scan = Task(find_holders)
             try:
-                # One that hangs is waited for no longer, and there is no use in another.
-                while not scan.done and time.monotonic() < self._patient_until:
-                    yield ended
+                while not scan.done and time.monotonic() < patient_until:
+                    yield scan.ended
             finally:
-                os.close(ended)
-        if not scan.done:
-            return
-        if self._scan is scan:
-            self._scan = None
-            scan.leave()
-        snapshot.holders = scan.result()
+                scan.leave()
+            if scan.done:
+                snapshot.holders = scan.result()
+        except OSError as error:
+            log.debug("the holders of objects cannot be found: %s", error)
 
     def _outdated(self) -> bool:
         """Whether there are objects that the last one does not have."""

@@ -29,7 +29,7 @@ class Context:
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
     and key. `followed` are the ids of the rings whose records somebody reads as they come,
     `composing` is what makes the text of a graph, `counting` what holds the statistics of programs
-    on, and `runs` are the last runs of programs, by their ids, which give a text.
+    on, `running` are the runs of programs that go on, and `runs` the last ones, by their ids.
     """
 
     root: bpffs.Directory
@@ -48,4 +48,5 @@ class Context:
     survey: Survey = field(default_factory=Survey)
     composing: Task[str] | None = None
     counting: set[int] = field(default_factory=set)
+    running: Recent[int, Task[bytes]] = field(default_factory=lambda: Recent(_RUNS))
     runs: Recent[int, Task[bytes]] = field(default_factory=lambda: Recent(_RUNS))

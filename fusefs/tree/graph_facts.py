@@ -91,7 +91,7 @@ class _Facts:
             kind = names.name_of(names.MAP_TYPE, bpf_map.type)
             details = [f"max_entries {bpf_map.max_entries}"]
             self._add(snapshot, Map, number, bpf_map.name, str(kind), details)
-        yield
+            yield
         how: dict[int, list[str]] = defaultdict(list)
         for direct in snapshot.direct:
             how[direct.program_id].append(direct.how)
@@ -100,7 +100,7 @@ class _Facts:
             self._add(snapshot, Program, number, program.name, str(kind), how[number])
             for map_id in program.map_ids:
                 self._tie((PROGRAM, number), (MAP, map_id), USES)
-        yield
+            yield
         for number, items in snapshot.slots.items():
             for item in items:
                 if snapshot.target(number) is Map:

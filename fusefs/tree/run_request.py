@@ -52,7 +52,11 @@ def begin(program: Program, request: Request) -> Task[bytes]:
     times. Raises OSError: EBUSY when too many are being run."""
     if not _free.acquire(blocking=False):
         raise OSError(errno.EBUSY, "too many programs are being run: try again")
-    held = Program(os.dup(program.fd))
+    try:
+        held = Program(os.dup(program.fd))
+    except OSError:
+        _free.release()
+        raise
 
     def work() -> bytes:
         try:
@@ -75,6 +79,7 @@ def begin(program: Program, request: Request) -> Task[bytes]:
     try:
         return Task(work)
     except OSError:
+        held.close()
         _free.release()
         raise
 

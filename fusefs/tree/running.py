@@ -18,6 +18,8 @@ from fusefs.tree.run_request import begin, parsed
 # A write waits for a run for so many seconds, and is then done; what takes longer is waited for by
 # those who read. In the first of these others wait, too: most runs take no longer.
 _PATIENCE, _AT_ONCE = 0.2, 0.002
+# No packet is longer, be it in hexadecimal.
+_LONGEST = 1 << 20
 
 
 class TestRun(ObjectFile):
@@ -54,10 +56,16 @@ class TestRun(ObjectFile):
 
     def stop(self, program: Object) -> None:
         """End the last run, if it goes on, and forget it then."""
-        run = self.last(program)
+        run = self.subject.context.running.pop(program.info.id, None)
         if run and not run.done:
             run.interrupt()
-            self.forget(program)
+            if self.last(program) is run:
+                self.forget(program)
+
+    def begun(self, program: Object, run: Task[bytes]) -> None:
+        """Note the run that goes on; the one before it ends."""
+        self.stop(program)
+        self.subject.context.running[program.info.id] = run
 
     def forget(self, program: Object) -> None:
         """Forget the last run."""
@@ -131,6 +139,8 @@ class Trying(Handle):
             return False  # the newline after a request
         given = self._request + data if goes_on else data
         self._request, self._is_text, self._refused = b"", False, False
+        if len(given) > _LONGEST:
+            raise Refused(f"what is to be run on is longer than {_LONGEST} bytes")
         try:
             request = parsed(self._program, given)
         except Incomplete:
@@ -141,6 +151,7 @@ class Trying(Handle):
             raise
         self._file.stop(self._program)
         self._own = begin(self._program, request)
+        self._file.begun(self._program, self._own)
         self._is_text = request.is_text
         self._began = time.monotonic()
         self._own.join(_AT_ONCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import threading
@@ -89,13 +90,11 @@ def test_nothing_is_left_open(early: bool) -> None:
 
 def test_where_there_can_be_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     before = descriptors()
-    hard = threading.Thread.start
 
-    def start(thread: threading.Thread) -> None:
+    def start(*_: object) -> int:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(_thread, "start_new_thread", start)
     with pytest.raises(BlockingIOError):  # EAGAIN
         Task(int)
-    monkeypatch.setattr(threading.Thread, "start", hard)
     assert descriptors() == before
