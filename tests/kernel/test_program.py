@@ -196,3 +196,19 @@ def test_only_some_run_at_a_time() -> None:
         again.join()
         assert json.loads(again.result())["retval"] == 0
         again.leave()
+
+
+def test_a_run_that_cannot_begin_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dup(_fd: int) -> int:
+        raise OSError(errno.EMFILE, "too many")
+
+    with load(kind=XDP) as program:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "dup", dup)
+            for _ in range(5):
+                with pytest.raises(OSError, match="too many"):
+                    begin(program, Request(bytes(64), b"", {}))
+        begun = begin(program, Request(bytes(64), b"", {}))
+        begun.join()
+        assert json.loads(begun.result())["retval"] == 0
+        begun.leave()

@@ -353,6 +353,36 @@ def test_a_run_ends_when_another_begins(pinned: Mount) -> None:
     assert "the run was ended" in pinned.error_log("runs_long")
 
 
+def test_a_program_by_two_pins_runs_once(pinned: Mount) -> None:
+    number = json.loads((pinned.path / "runs_long/info.json").read_text())["id"]
+    assert pinned.sh(f"echo again > .by-id/programs/{number}/pin").code == 0
+    endless = json.dumps({**LONG, "repeat": 4_000_000_000}).encode()
+    with ThreadPoolExecutor(2) as pool:  # at the same time
+        for _ in pool.map((lambda name: result_of(pinned, name, endless)), ["runs_long", "again"]):
+            pass
+    assert pinned.sh(": > again/test_run; : > runs_long/test_run").code == 0
+    eventually("both have ended", lambda: threads(pinned) == 1, 10)
+
+
+def result_of(mount: Mount, name: str, given: bytes) -> None:
+    """Begin a run that nobody waits for; another may end it meanwhile."""
+    with contextlib.suppress(OSError), opened(mount, name) as file:
+        file.write(given)
+
+
+def threads(mount: Mount) -> int:
+    return len(os.listdir(f"/proc/{mount.process.pid}/task"))
+
+
+def test_a_request_without_end(pinned: Mount) -> None:
+    with opened(pinned, "rewrites") as file:
+        file.write(b'{"data_in": "')
+        with pytest.raises(OSError, match="Invalid"):
+            for _ in range(20):
+                file.write(b"00" * 50_000)
+    assert "is longer than" in pinned.error_log("rewrites")
+
+
 def test_text_that_comes_in_pieces(pinned: Mount) -> None:
     digits = PACKET.hex()
     pinned.sh(f'printf \'{{\n  "data_in": "{digits}",\n  "repeat": 2\n}}\n\' > rewrites/test_run')
