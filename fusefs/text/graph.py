@@ -13,30 +13,9 @@ from collections.abc import Iterator
 from fusefs.text.graph_escape import cut, html
 from fusefs.text.graph_gather import Box, Picture, gather
 from fusefs.text.graph_labels import LOOKS, label
-from fusefs.text.graph_model import (
-    ATTACHED,
-    ATTACHMENT,
-    BTF,
-    INNER_MAP,
-    KINDS,
-    LINK,
-    MAP,
-    PROGRAM,
-    RUNS,
-    TAIL_CALL,
-    USES,
-    Edge,
-    Graph,
-    Key,
-    Kind,
-    Label,
-    Node,
-)
+from fusefs.text.graph_model import Edge, Graph, Key, Kind, Label, Node
 
-__all__ = [
-    "ATTACHED", "ATTACHMENT", "BTF", "INNER_MAP", "LINK", "MAP", "PROGRAM", "RUNS", "TAIL_CALL",
-    "USES", "Edge", "Graph", "Key", "Kind", "Label", "Node", "dot",
-]  # fmt: skip
+__all__ = ["Edge", "Graph", "Key", "Kind", "Label", "Node", "dot"]
 
 # From left to right, parts that hang together packed like stones of a wall.
 _LAYOUT = """\
@@ -58,15 +37,15 @@ _MANY = 80
 
 # How lines look; the others are plain.
 _LINES: dict[Label, str] = {
-    ATTACHED: 'color="#44546a" penwidth=1.2',
-    RUNS: 'color="#44546a" penwidth=1.2',
-    TAIL_CALL: 'color="#c2410c" penwidth=1.2 style=dashed',
-    INNER_MAP: 'color="#a86400" penwidth=1.6',
+    Label.ATTACHED: 'color="#44546a" penwidth=1.2',
+    Label.RUNS: 'color="#44546a" penwidth=1.2',
+    Label.TAIL_CALL: 'color="#c2410c" penwidth=1.2 style=dashed',
+    Label.INNER_MAP: 'color="#a86400" penwidth=1.6',
 }
 # What the title tells of them.
 _LEGEND: dict[Label, str] = {
-    TAIL_CALL: '<FONT COLOR="#c2410c">╌╌▸ tail call</FONT>',
-    INNER_MAP: '<FONT COLOR="#a86400">━━▸ map in a map</FONT>',
+    Label.TAIL_CALL: '<FONT COLOR="#c2410c">╌╌▸ tail call</FONT>',
+    Label.INNER_MAP: '<FONT COLOR="#a86400">━━▸ map in a map</FONT>',
 }
 
 
@@ -117,7 +96,7 @@ def _title(graph: Graph, picture: Picture) -> str:
     """The title, how many of each kind there are, and what lines mean that are not plain."""
     count = Counter(node.kind for node in graph.nodes)
     counts = ", ".join(
-        f"{count[kind]} {kind}{'s'[: count[kind] > 1]}" for kind in KINDS if count[kind]
+        f"{count[kind]} {kind}{'s'[: count[kind] > 1]}" for kind in Kind if count[kind]
     )
     drawn = {what for _source, _target, what in picture.lines}
     legend = "".join(f" &#160; {text}" for what, text in _LEGEND.items() if what in drawn)

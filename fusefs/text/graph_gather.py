@@ -22,7 +22,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from fusefs.text.graph_model import MAP, PROGRAM, USES, Edge, Graph, Key, Label, Node, rank
+from fusefs.text.graph_model import Edge, Graph, Key, Kind, Label, Node, rank
 
 # Graphs of so many nodes are drawn as they are.
 SMALL = 16
@@ -137,14 +137,14 @@ class _Gathering:
             user = self._only_user(key)
             if user and key != self.focus and _GLOBAL_DATA.search(node.name):
                 self.data[user].append(node)
-                self.ties[user].remove((True, USES, key))
+                self.ties[user].remove((True, Label.USES, key))
                 del self.ties[key], self.left[key]
 
     def _only_user(self, key: Key) -> Key | None:
-        if key[0] != MAP or len(self.ties[key]) != 1:
+        if key[0] != Kind.MAP or len(self.ties[key]) != 1:
             return None
         ((out, label, user),) = self.ties[key]
-        return user if (out, label, user[0]) == (False, USES, PROGRAM) else None
+        return user if (out, label, user[0]) == (False, Label.USES, Kind.PROGRAM) else None
 
     # What is alike.
 
@@ -179,7 +179,7 @@ class _Gathering:
         node = self.nodes[key]
         if key in self.placed:
             return self.placed[key]
-        named = node.kind in (MAP, PROGRAM)
+        named = node.kind in (Kind.MAP, Kind.PROGRAM)
         return node.kind, node.type, name(node) if named else "", len(self.data.get(key, ()))
 
     def _blocks(self, classes: list[list[Key]]) -> list[Block]:
@@ -274,7 +274,7 @@ class _Gathering:
     def _gather_maps(self) -> None:
         twins: dict[frozenset[Tie], list[Key]] = defaultdict(list)
         for key in self.left:
-            if key[0] == MAP and key != self.focus:
+            if key[0] == Kind.MAP and key != self.focus:
                 twins[frozenset(self.ties[key])].append(key)
         for ties, keys in twins.items():
             if (len(keys) - 1) * max(len(ties), 1) >= _SAVED:
@@ -295,10 +295,10 @@ def _numbered(looks: dict[Key, Hashable]) -> Colours:
 
 def _without_hubs(lines: list[Line]) -> list[Line]:
     """The lines without those to maps that too many use, which are noted where they come from."""
-    users = Counter(id(target) for _source, target, label in lines if label == USES)
+    users = Counter(id(target) for _source, target, label in lines if label == Label.USES)
     kept = []
     for source, target, label in lines:
-        if label == USES and users[id(target)] > _HUB:
+        if label == Label.USES and users[id(target)] > _HUB:
             source.notes += target.nodes()
             target.users += 1
         else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fusefs.text.graph_escape import cut, html, link, tooltip
 from fusefs.text.graph_gather import Box
-from fusefs.text.graph_model import ATTACHMENT, BTF, LINK, MAP, PROGRAM, Key, Kind, Node
+from fusefs.text.graph_model import Key, Kind, Node
 
 _SMALL_TYPE = 8
 # Characters in a line of small type.
@@ -41,11 +41,11 @@ class Look:
 
 
 LOOKS: dict[Kind, Look] = {
-    ATTACHMENT: Look("box", "filled", "#44546a", "#44546a", "#ffffff", "#e0e4ea"),
-    LINK: Look("box", "rounded,filled", "#ffffff", "#7f7f7f"),
-    PROGRAM: Look("box", "filled", "#cfe2f3", "#1f5a94"),
-    MAP: Look("cylinder", "filled", "#fdebc8", "#a86400"),
-    BTF: Look("note", "filled", "#eeeeee", "#7f7f7f"),
+    Kind.ATTACHMENT: Look("box", "filled", "#44546a", "#44546a", "#ffffff", "#e0e4ea"),
+    Kind.LINK: Look("box", "rounded,filled", "#ffffff", "#7f7f7f"),
+    Kind.PROGRAM: Look("box", "filled", "#cfe2f3", "#1f5a94"),
+    Kind.MAP: Look("cylinder", "filled", "#fdebc8", "#a86400"),
+    Kind.BTF: Look("note", "filled", "#eeeeee", "#7f7f7f"),
 }
 
 
@@ -64,11 +64,11 @@ def label(box: Box, data: dict[Key, list[Node]], *, terse: bool) -> Iterator[str
 def _node_label(node: Node, box: Box, data: Sequence[Node], *, terse: bool) -> Iterator[str]:
     colours = LOOKS[node.kind]
     yield f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1"{_linked(node)}>'
-    if node.kind == MAP:
+    if node.kind == Kind.MAP:
         yield '<TR><TD HEIGHT="7" CELLPADDING="0"></TD></TR>'  # the lid is as high
     name, what = _heading(node)
     title = f"<B>{html(cut(name))}</B>"
-    if terse and node.kind != ATTACHMENT and what:
+    if terse and node.kind != Kind.ATTACHMENT and what:
         yield _row(f'{title} <FONT POINT-SIZE="8">{html(cut(what))}</FONT>', colours.text)
     else:
         yield _row(title, colours.text)
@@ -84,7 +84,7 @@ def _node_label(node: Node, box: Box, data: Sequence[Node], *, terse: bool) -> I
 
 def _heading(node: Node) -> tuple[str, str]:
     """What stands first, in bold, and what is below it."""
-    if node.kind == ATTACHMENT:
+    if node.kind == Kind.ATTACHMENT:
         return (node.name, node.type) if node.name else (node.type, "")
     what = f"{node.type} {node.kind} {node.id}"
     return (node.name, what) if node.name else (what, "")
@@ -135,7 +135,7 @@ def _short(node: Node) -> str:
 
 def _linked(node: Node) -> str:
     """The attributes that make a table or a cell lead to the node, and show all of it."""
-    about = f"{node.type} {node.kind} {node.id}" if node.kind != ATTACHMENT else node.type
+    about = f"{node.type} {node.kind} {node.id}" if node.kind != Kind.ATTACHMENT else node.type
     tip = tooltip(node.name, about, *node.details, *node.pins)
     return f' TITLE="{tip}" HREF="{link(node.href)}"'
 
@@ -192,7 +192,7 @@ class _Column:
 
     def title(self) -> tuple[str, str]:
         """What all of them are, and their name if all have the same."""
-        kind = "" if self.kind == ATTACHMENT else self.kind
+        kind = "" if self.kind == Kind.ATTACHMENT else self.kind
         words = f"{self.type} {kind}".strip() or self.kind
         return f"{self.count} × {words}", cut(self.name, 20)
 
@@ -210,7 +210,7 @@ class _Column:
     def text(self, node: Node) -> str:
         """What is to be said of one in this column."""
         words = [] if self.name or not node.name else [cut(node.name, 40)]
-        if node.kind != ATTACHMENT:
+        if node.kind != Kind.ATTACHMENT:
             words += [str(node.id)] if self.type else [node.type, str(node.id)]
         return " ".join(words)
 

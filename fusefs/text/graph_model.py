@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
 
-# The kinds of nodes.
-Kind = Literal["attachment", "link", "program", "map", "btf"]
-ATTACHMENT: Final = "attachment"
-LINK: Final = "link"
-PROGRAM: Final = "program"
-MAP: Final = "map"
-BTF: Final = "btf"
-# The order in which they are written.
-KINDS: Sequence[Kind] = (ATTACHMENT, LINK, PROGRAM, MAP, BTF)
 
-# What edges say. Each is an arrow from what comes first when a program runs, or is used.
-Label = Literal["attached to", "runs", "uses", "tail call", "inner map"]
-ATTACHED: Final = "attached to"  # from an attachment to the link or program that is attached to it
-RUNS: Final = "runs"  # from a link to its program, or to the map of a struct_ops
-USES: Final = "uses"  # from a program to a map; from an object to its BTF
-TAIL_CALL: Final = "tail call"  # from a prog_array to a program in it
-INNER_MAP: Final = "inner map"  # from a map of maps to a map in it
+class Kind(enum.StrEnum):
+    """The kinds of nodes, in the order in which they are written."""
+
+    ATTACHMENT = "attachment"
+    LINK = "link"
+    PROGRAM = "program"
+    MAP = "map"
+    BTF = "btf"
+
+
+class Label(enum.StrEnum):
+    """What edges say. Each is an arrow from what comes first when a program runs, or is used."""
+
+    ATTACHED = "attached to"  # from an attachment to the link or program that is attached to it
+    RUNS = "runs"  # from a link to its program, or to the map of a struct_ops; from that to those
+    USES = "uses"  # from a program or an iterator to a map; from an object to its BTF
+    TAIL_CALL = "tail call"  # from a prog_array to a program in it
+    INNER_MAP = "inner map"  # from a map of maps to a map in it
+
 
 # What names a node: its kind and its id.
 Key = tuple[Kind, int | str]
@@ -58,7 +61,7 @@ class Edge:
 
     source: Key
     target: Key
-    label: Label = USES
+    label: Label = Label.USES
 
 
 @dataclass(slots=True)
@@ -75,4 +78,4 @@ class Graph:
 def rank(key: Key) -> tuple[int, bool, int | str]:
     """Where a node comes among others: by kind and id."""
     kind, identity = key
-    return KINDS.index(kind), isinstance(identity, str), identity
+    return [*Kind].index(kind), isinstance(identity, str), identity

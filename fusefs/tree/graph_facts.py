@@ -13,30 +13,18 @@ from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.bpf.survey import Snapshot
-from fusefs.text.graph import (
-    ATTACHED,
-    ATTACHMENT,
-    BTF,
-    INNER_MAP,
-    LINK,
-    MAP,
-    PROGRAM,
-    RUNS,
-    TAIL_CALL,
-    USES,
-    Edge,
-    Graph,
-    Key,
-    Kind,
-    Label,
-    Node,
-)
+from fusefs.text.graph import Edge, Graph, Key, Kind, Label, Node
 from fusefs.text.jsontext import printable
 from fusefs.tree.attachments import Attachment, attachment
 from fusefs.tree.context import Context
 from fusefs.tree.targets import text_to
 
-_KINDS: dict[type[Object], Kind] = {Map: MAP, Program: PROGRAM, Link: LINK, BtfObject: BTF}
+_KINDS: dict[type[Object], Kind] = {
+    Map: Kind.MAP,
+    Program: Kind.PROGRAM,
+    Link: Kind.LINK,
+    BtfObject: Kind.BTF,
+}
 _TITLE = "BPF objects"
 
 
@@ -44,11 +32,11 @@ def collected(
     context: Context, base: Sequence[str] | None, focus: Key | None
 ) -> Iterator[Graph | None]:
     """The graph of all objects, for a file in the directory `base` of the mount; before it None,
-    where others may have a turn. A BTF object is in it if it is the `focus`."""
+    where others may have a turn. A Kind.BTF object is in it if it is the `focus`."""
     facts = _Facts(context, base)
     yield from facts.objects(context.survey.last)
     yield from facts.attachments(context.survey.last)
-    if focus and focus[0] == BTF:
+    if focus and focus[0] == Kind.BTF:
         facts.users_of(context.survey.last, focus)
     facts.graph.title = _TITLE
     facts.graph.focus = focus
@@ -99,26 +87,28 @@ class _Facts:
             kind = names.name_of(names.PROGRAM_TYPE, program.type)
             self._add(snapshot, Program, number, program.name, str(kind), how[number])
             for map_id in program.map_ids:
-                self._tie((PROGRAM, number), (MAP, map_id), USES)
+                self._tie((Kind.PROGRAM, number), (Kind.MAP, map_id), Label.USES)
             yield
         for number, items in snapshot.slots.items():
             for item in items:
                 if snapshot.target(number) is Map:
-                    self._tie((MAP, number), (MAP, item), INNER_MAP)
+                    self._tie((Kind.MAP, number), (Kind.MAP, item), Label.INNER_MAP)
                 else:
-                    self._tie((MAP, number), (PROGRAM, item), TAIL_CALL)
+                    self._tie((Kind.MAP, number), (Kind.PROGRAM, item), Label.TAIL_CALL)
 
     def attachments(self, snapshot: Snapshot) -> Iterator[None]:
         """All links, and what they and programs without one are attached to."""
         for direct in snapshot.direct:
             place = Attachment(direct.place, direct.name)
             if direct.place == "map":
-                self._tie((MAP, int(direct.name)), (PROGRAM, direct.program_id), ATTACHED)
+                self._tie(
+                    (Kind.MAP, int(direct.name)), (Kind.PROGRAM, direct.program_id), Label.ATTACHED
+                )
             else:
-                self._tie(self._place(place), (PROGRAM, direct.program_id), ATTACHED)
+                self._tie(self._place(place), (Kind.PROGRAM, direct.program_id), Label.ATTACHED)
         for number, programs in snapshot.operations.items():
             for program_id in programs:
-                self._tie((MAP, number), (PROGRAM, program_id), RUNS)
+                self._tie((Kind.MAP, number), (Kind.PROGRAM, program_id), Label.RUNS)
         yield
         for number in snapshot.links:
             with contextlib.suppress(FileNotFoundError), Link.from_id(number) as link:
@@ -131,27 +121,29 @@ class _Facts:
         place = attachment(link)
         self._add(snapshot, Link, number, "", str(kind), place.how if place else ())
         if program_id:
-            self._tie((LINK, number), (PROGRAM, program_id), RUNS)
+            self._tie((Kind.LINK, number), (Kind.PROGRAM, program_id), Label.RUNS)
         if place:
-            self._tie(self._place(place), (LINK, number), ATTACHED)
+            self._tie(self._place(place), (Kind.LINK, number), Label.ATTACHED)
         if map_id := snapshot.links[number].map_id:
             # A struct_ops link runs a map of programs, and an iterator may go through a map; a
             # sockmap has its program by a link.
             if place or not program_id:
-                self._tie((LINK, number), (MAP, map_id), USES if place else RUNS)
+                self._tie(
+                    (Kind.LINK, number), (Kind.MAP, map_id), Label.USES if place else Label.RUNS
+                )
             else:
-                self._tie((MAP, map_id), (LINK, number), ATTACHED)
+                self._tie((Kind.MAP, map_id), (Kind.LINK, number), Label.ATTACHED)
 
     def _place(self, place: Attachment) -> Key:
         """The node of what something is attached to."""
-        node = Node(ATTACHMENT, f"{place.type} {place.name}", place.name, place.type)
+        node = Node(Kind.ATTACHMENT, f"{place.type} {place.name}", place.name, place.type)
         if node.key not in self._places:
             self._places.add(node.key)
             self.graph.nodes.append(node)
         return node.key
 
     def users_of(self, snapshot: Snapshot, btf: Key) -> None:
-        """A BTF object, and the maps and programs whose types it has."""
+        """A Kind.BTF object, and the maps and programs whose types it has."""
         _, number = btf
         assert isinstance(number, int)
         try:
@@ -162,10 +154,10 @@ class _Facts:
         self._add(snapshot, BtfObject, number, name, "btf", [])
         for map_id, bpf_map in snapshot.maps.items():
             if bpf_map.btf_id == number:
-                self._tie((MAP, map_id), btf, USES)
+                self._tie((Kind.MAP, map_id), btf, Label.USES)
         for program_id, program in snapshot.programs.items():
             if program.btf_id == number:
-                self._tie((PROGRAM, program_id), btf, USES)
+                self._tie((Kind.PROGRAM, program_id), btf, Label.USES)
 
     def _add(
         self,

@@ -13,7 +13,7 @@ from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
 from fusefs.bpf.troubles import OWN
-from fusefs.text.graph import BTF, LINK, MAP, PROGRAM, Key, Kind
+from fusefs.text.graph import Key, Kind
 from fusefs.tree.btf_files import btf_files
 from fusefs.tree.controls import ErrorLogFile
 from fusefs.tree.files import FixedFile, ObjectFile
@@ -122,8 +122,8 @@ _OF_KIND: Mapping[str, Callable[[Finder, Found], dict[str, Node]]] = {
 
 
 def _focus(found: Found) -> Key:
-    kinds: dict[str, Kind] = {Map.kind: MAP, Program.kind: PROGRAM, Link.kind: LINK}
-    return kinds.get(found.kind, BTF), found.id
+    kinds: dict[str, Kind] = {Map.kind: Kind.MAP, Program.kind: Kind.PROGRAM, Link.kind: Kind.LINK}
+    return kinds.get(found.kind, Kind.BTF), found.id
 
 
 def _files(finder: Finder, found: Found) -> dict[str, Node]:

@@ -6,8 +6,8 @@ from fusefs.tree.code import Jited, Raw, Xlated
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Node
 from fusefs.tree.references import Links, Maps
-from fusefs.tree.running import TestRun
 from fusefs.tree.statistics import Stats
+from fusefs.tree.test_run import TestRun
 from fusefs.tree.types_file import TypesFile
 
 

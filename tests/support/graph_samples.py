@@ -4,23 +4,7 @@ from __future__ import annotations
 
 import random
 
-from fusefs.text.graph import (
-    ATTACHED,
-    ATTACHMENT,
-    INNER_MAP,
-    LINK,
-    MAP,
-    PROGRAM,
-    RUNS,
-    TAIL_CALL,
-    USES,
-    Edge,
-    Graph,
-    Key,
-    Kind,
-    Label,
-    Node,
-)
+from fusefs.text.graph import Edge, Graph, Key, Kind, Label, Node
 
 
 class Machine:
@@ -39,32 +23,32 @@ class Machine:
         return kind, self._last
 
     def map(self, what: str, name: str, entries: int = 1024, pin: str = "") -> Key:
-        return self._add(MAP, what, name, f"max_entries {entries}", pin)
+        return self._add(Kind.MAP, what, name, f"max_entries {entries}", pin)
 
     def program(self, what: str, name: str, *maps: Key, pin: str = "") -> Key:
-        made = self._add(PROGRAM, what, name, "", pin)
+        made = self._add(Kind.PROGRAM, what, name, "", pin)
         self.tie(made, *maps)
         return made
 
-    def tie(self, source: Key, *targets: Key, label: Label = USES) -> None:
+    def tie(self, source: Key, *targets: Key, label: Label = Label.USES) -> None:
         self.graph.edges += [Edge(source, target, label) for target in targets]
 
     def place(self, what: str, name: str) -> Key:
         """What something is attached to. The same one if it is there already."""
-        node = Node(ATTACHMENT, f"{what} {name}", name, what)
+        node = Node(Kind.ATTACHMENT, f"{what} {name}", name, what)
         if node not in self.graph.nodes:
             self.graph.nodes.append(node)
         return node.key
 
     def attach(self, program: Key, link_type: str, place: Key, details: str = "") -> Key:
         """Attach a program by a link."""
-        link = self._add(LINK, link_type, "", details, "")
-        self.tie(place, link, label=ATTACHED)
-        self.tie(link, program, label=RUNS)
+        link = self._add(Kind.LINK, link_type, "", details, "")
+        self.tie(place, link, label=Label.ATTACHED)
+        self.tie(link, program, label=Label.RUNS)
         return link
 
     def attach_directly(self, program: Key, place: Key) -> None:
-        self.tie(place, program, label=ATTACHED)
+        self.tie(place, program, label=Label.ATTACHED)
 
 
 def counter() -> Graph:
@@ -84,7 +68,9 @@ def balancer(machine: Machine) -> None:
     reals = machine.map("array", "reals", 4096, pin=f"{pins}/reals")
     stats = machine.map("percpu_array", "stats", 512, pin=f"{pins}/stats")
     rings = machine.map("array_of_maps", "ch_rings", 4)
-    machine.tie(rings, *(machine.map("array", "ch_ring", 65537) for _ in range(2)), label=INNER_MAP)
+    machine.tie(
+        rings, *(machine.map("array", "ch_ring", 65537) for _ in range(2)), label=Label.INNER_MAP
+    )
     sources = machine.map("lpm_trie", "lpm_src_v4", 3_000_000)
     connections = machine.map("lru_percpu_hash", "lru_cache", 1_000_000)
     root = machine.map("prog_array", "root_array", 3, pin=f"{pins}/root_array")
@@ -92,7 +78,7 @@ def balancer(machine: Machine) -> None:
     used = (vips, reals, stats, rings, sources, connections)
     balance = machine.program("xdp", "balancer_ingress", *used)
     check = machine.program("xdp", "healthcheck_encap", reals, stats)
-    machine.tie(root, balance, check, label=TAIL_CALL)
+    machine.tie(root, balance, check, label=Label.TAIL_CALL)
     for name in ("eth0", "eth1"):
         machine.attach(entry, "xdp", machine.place("interface", name), "native")
 
@@ -127,7 +113,7 @@ def network(machine: Machine, endpoints: int, host_tail_calls: int = 12) -> None
     for name in TAIL_CALLS[:host_tail_calls]:
         extra = (nat,) if "nat" in name else (services, backends) if "lb" in name else ()
         tail = machine.program("sched_cls", name, *common, *extra, calls)
-        machine.tie(calls, tail, label=TAIL_CALL)
+        machine.tie(calls, tail, label=Label.TAIL_CALL)
     for interface in ("cilium_host", "cilium_net", "eth0"):
         for direction in ("from", "to"):
             data = machine.map("array", f"cil_{direction}.rodata", 1)
@@ -141,10 +127,10 @@ def network(machine: Machine, endpoints: int, host_tail_calls: int = 12) -> None
         own_calls = machine.map("prog_array", f"cilium_calls_{number:05}", 50)
         for name in TAIL_CALLS[1:3]:
             tail = machine.program("sched_cls", name, *common, own, own_calls, services, backends)
-            machine.tie(own_calls, tail, label=TAIL_CALL)
+            machine.tie(own_calls, tail, label=Label.TAIL_CALL)
         entry = machine.program("sched_cls", "cil_from_container", *common, own_calls)
         policy = machine.program("sched_cls", "handle_policy", *common, own, own_calls)
-        machine.tie(policies, policy, label=TAIL_CALL)
+        machine.tie(policies, policy, label=Label.TAIL_CALL)
         machine.attach(entry, "tcx", machine.place("interface", f"lxc{number:06x}"), "ingress")
 
 

@@ -26,23 +26,7 @@ from support.graph_samples import (
     tracing,
 )
 
-from fusefs.text.graph import (
-    ATTACHED,
-    ATTACHMENT,
-    LINK,
-    MAP,
-    PROGRAM,
-    RUNS,
-    TAIL_CALL,
-    USES,
-    Edge,
-    Graph,
-    Key,
-    Kind,
-    Label,
-    Node,
-    dot,
-)
+from fusefs.text.graph import Edge, Graph, Key, Kind, Label, Node, dot
 from fusefs.text.graph_escape import cut, html, link, visible
 from fusefs.text.graph_gather import SMALL, Box, Picture, gather
 
@@ -96,16 +80,19 @@ def test_a_small_graph_is_drawn_as_it_is() -> None:
     assert len(picture.boxes) == 5
     assert tables(picture) == []
     assert [(a.first.kind, b.first.kind, what) for a, b, what in picture.lines] == [
-        (ATTACHMENT, LINK, ATTACHED),
-        (LINK, PROGRAM, RUNS),
-        (PROGRAM, MAP, USES),
-        (PROGRAM, MAP, USES),
+        (Kind.ATTACHMENT, Kind.LINK, Label.ATTACHED),
+        (Kind.LINK, Kind.PROGRAM, Label.RUNS),
+        (Kind.PROGRAM, Kind.MAP, Label.USES),
+        (Kind.PROGRAM, Kind.MAP, Label.USES),
     ]
 
 
 def test_nothing_is_drawn_of_an_edge_that_leads_nowhere() -> None:
     graph = counter()
-    graph.edges += [Edge((PROGRAM, 3), (MAP, 999)), Edge((LINK, 999), (PROGRAM, 3), RUNS)]
+    graph.edges += [
+        Edge((Kind.PROGRAM, 3), (Kind.MAP, 999)),
+        Edge((Kind.LINK, 999), (Kind.PROGRAM, 3), Label.RUNS),
+    ]
     assert text_of(graph) == text_of(counter())
 
 
@@ -133,7 +120,12 @@ def test_attachments_and_links_are_in_the_row_of_their_program() -> None:
     machine = Machine("tools")
     tracing(machine, 8)
     (table,) = gather(machine.graph).boxes
-    assert [cell[0].kind for cell in table.rows[0]] == [ATTACHMENT, LINK, PROGRAM, MAP]
+    assert [cell[0].kind for cell in table.rows[0]] == [
+        Kind.ATTACHMENT,
+        Kind.LINK,
+        Kind.PROGRAM,
+        Kind.MAP,
+    ]
     ties = {(edge.source, edge.target) for edge in machine.graph.edges}
     for (function,), (made,), (program,), (ring,) in table.rows:
         pairs = [(function, made), (made, program), (program, ring)]
@@ -151,7 +143,7 @@ def test_rows_are_parted_by_what_they_are_tied_to() -> None:
     assert [len(table.rows) for table in tables(picture)] == [6, 6]
     assert len(picture.lines) == 2
     for interface, table, what in picture.lines:
-        assert what == ATTACHED
+        assert what == Label.ATTACHED
         assert {(interface.first.key, row[0][0].key) for row in table.rows} <= {
             (edge.source, edge.target) for edge in machine.graph.edges
         }
@@ -163,7 +155,7 @@ def test_global_data_is_told_in_the_box_of_its_only_program() -> None:
     latency(machine)
     graph = machine.graph
     assert len(graph.nodes) > SMALL - 1
-    graph.nodes.append(Node(MAP, 1000, "other", "hash"))
+    graph.nodes.append(Node(Kind.MAP, 1000, "other", "hash"))
     picture = gather(graph)
     (program,) = (node for node in graph.nodes if node.type == "kprobe")
     assert [n.name for n in picture.data[program.key]] == ["tool0.rodata", "tool0.bss"]
@@ -188,7 +180,7 @@ def test_a_map_that_all_use_has_no_lines() -> None:
     hub = box_of(picture, metrics.key)
     assert hub.users == 60
     assert all(target is not hub for _, target, _ in picture.lines)
-    programs = [box for box in picture.boxes if box.first.kind == PROGRAM]
+    programs = [box for box in picture.boxes if box.first.kind == Kind.PROGRAM]
     assert all(metrics in box.notes for box in programs)
     assert text_of(graph).count("metrics") >= 61
 
@@ -203,7 +195,7 @@ def test_the_focus_stands_alone() -> None:
 
 def test_tail_calls_look_different() -> None:
     graph = small_server()
-    calls = sum(edge.label == TAIL_CALL for edge in graph.edges)
+    calls = sum(edge.label == Label.TAIL_CALL for edge in graph.edges)
     assert calls > 0
     lines = [line for line in dot(graph) if " -> " in line]
     assert sum("dashed" in line for line in lines) == calls
@@ -212,11 +204,11 @@ def test_tail_calls_look_different() -> None:
 # Laws.
 
 KIND_TIES: list[tuple[Kind, Kind, Label]] = [
-    (ATTACHMENT, LINK, ATTACHED),
-    (ATTACHMENT, PROGRAM, ATTACHED),
-    (LINK, PROGRAM, RUNS),
-    (PROGRAM, MAP, USES),
-    (MAP, PROGRAM, TAIL_CALL),
+    (Kind.ATTACHMENT, Kind.LINK, Label.ATTACHED),
+    (Kind.ATTACHMENT, Kind.PROGRAM, Label.ATTACHED),
+    (Kind.LINK, Kind.PROGRAM, Label.RUNS),
+    (Kind.PROGRAM, Kind.MAP, Label.USES),
+    (Kind.MAP, Kind.PROGRAM, Label.TAIL_CALL),
 ]
 
 
@@ -226,7 +218,11 @@ def graphs(draw: st.DrawFn) -> Graph:
     graph = Graph()
     for _ in range(draw(st.integers(1, 4))):
         kinds: list[Kind] = draw(
-            st.lists(st.sampled_from([ATTACHMENT, LINK, PROGRAM, MAP]), min_size=1, max_size=5)
+            st.lists(
+                st.sampled_from([Kind.ATTACHMENT, Kind.LINK, Kind.PROGRAM, Kind.MAP]),
+                min_size=1,
+                max_size=5,
+            )
         )
         name = draw(st.sampled_from(["a", "b1", "b2", "x.bss"]))
         ties = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=6))
@@ -336,8 +332,10 @@ def test_pictures_are_quick_and_fit_a_screen(graph: Graph) -> None:
 @drawn
 def test_a_long_name_is_cut_and_whole_in_the_tooltip() -> None:
     name, path = "n" * 100, "/sys/fs/cgroup/" + "p" * 100
-    graph = Graph([Node(PROGRAM, 7, name, "xdp", ["one detail"], ["/sys/fs/bpf/pin"], "x/7/info")])
-    graph.nodes.append(Node(ATTACHMENT, 1, path, "cgroup", href="y"))
+    graph = Graph(
+        [Node(Kind.PROGRAM, 7, name, "xdp", ["one detail"], ["/sys/fs/bpf/pin"], "x/7/info")]
+    )
+    graph.nodes.append(Node(Kind.ATTACHMENT, 1, path, "cgroup", href="y"))
     svg = draw(graph)
     assert cut(name) in texts(svg)
     assert cut(path) in texts(svg)
@@ -349,7 +347,7 @@ def test_a_long_name_is_cut_and_whole_in_the_tooltip() -> None:
 
 @drawn
 def test_what_has_no_link_has_a_tooltip_all_the_same() -> None:
-    svg = draw(Graph([Node(MAP, 1, "n" * 100, "hash")]))
+    svg = draw(Graph([Node(Kind.MAP, 1, "n" * 100, "hash")]))
     assert ("#", f"{'n' * 100} · hash map 1") in links(svg)
 
 
@@ -382,10 +380,14 @@ def test_hostile_texts_are_shown_as_they_are(given: list[str], copies: int) -> N
     name, kind, detail, pin, href, title, place, where = given
     graph = Graph(title=title)
     for number in range(4 * copies):  # 20 make a table of them
-        target: Key = (PROGRAM, number)
-        graph.nodes.append(Node(PROGRAM, number, name, kind, [detail], [pin], f"x{number}/{href}"))
-        graph.nodes.append(Node(ATTACHMENT, f"{place}{number}", place, where, href=f"a{number}"))
-        graph.edges.append(Edge((ATTACHMENT, f"{place}{number}"), target, ATTACHED))
+        target: Key = (Kind.PROGRAM, number)
+        graph.nodes.append(
+            Node(Kind.PROGRAM, number, name, kind, [detail], [pin], f"x{number}/{href}")
+        )
+        graph.nodes.append(
+            Node(Kind.ATTACHMENT, f"{place}{number}", place, where, href=f"a{number}")
+        )
+        graph.edges.append(Edge((Kind.ATTACHMENT, f"{place}{number}"), target, Label.ATTACHED))
     svg = draw(graph)
     assert sum(map(harms, svg.iter())) == 0
     tips = {href: shown(tip or "") for href, tip in links(svg)}

@@ -83,10 +83,10 @@ class TestRun(ObjectFile):
         assert isinstance(obj, Program)  # only programs are given this file
         if flags & os.O_TRUNC:
             self.stop(obj)
-        return Trying(self, obj)
+        return OpenTestRun(self, obj)
 
 
-class Trying(Handle):
+class OpenTestRun(Handle):
     """An open `test_run`. The text that is read begins where the last write ended, or at 0 for who
     goes back there."""
 
