@@ -18,6 +18,7 @@ from support.waiting import eventually
 
 from fusefs.bpf import syscall
 from fusefs.bpf.holders import Holder
+from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map, MapType
 from fusefs.bpf.program import Program
 from fusefs.bpf.survey import MapFacts, Snapshot, Survey
@@ -236,10 +237,21 @@ def test_at_once_with_thousands_of_descriptors() -> None:
 # Rights.
 
 
+@pytest.fixture
+def linked() -> Iterator[Link]:
+    """A link, so that there is one of each kind of object."""
+    with (
+        loaded() as made,
+        made.program("on_raw_tracepoint") as program,
+        raw_tracepoint(program, "sys_enter", 1) as link,
+    ):
+        yield link
+
+
 @pytest.fixture(params=["MAP_GET_NEXT_ID", "PROG_GET_NEXT_ID", "LINK_GET_NEXT_ID",
                         "MAP_GET_FD_BY_ID", "LINK_GET_FD_BY_ID"])  # fmt: skip
 def refused(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, linked: Link
 ) -> Iterator[Callable[[], None]]:
     """A command that this process may not use, until this is called."""
     bpf, wanted = syscall.bpf, syscall.Command[request.param]
