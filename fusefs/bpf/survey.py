@@ -147,6 +147,7 @@ class Survey:
         self.last = Snapshot()
         self._pins = Pins()
         self._scan: Task[Holders] | None = None
+        self._patient_until = float("-inf")  # with that scan
         self._under_way: int | None = None  # can be read when the one that is being taken is
         self._taken = float("-inf")
         self._forgotten = float("-inf")
@@ -226,16 +227,20 @@ class Survey:
 
     def _find_holders(self, snapshot: Snapshot) -> Iterator[int]:
         """Look through processes. It is not known who holds what where that takes too long."""
-        if self._scan and not self._scan.done:
-            return  # it hangs; there is no use in another
-        patient_until = time.monotonic() + _PATIENCE
         try:
-            self._scan = scan = Task(find_holders)
-            try:
-                while not scan.done and time.monotonic() < patient_until:
-                    yield scan.ended
-            finally:
-                scan.leave()
+            # One that has ended found what was then; one that goes on may have been begun by a
+            # survey that was given up, or hang: then there is no use in another.
+            if self._scan is None or self._scan.done:
+                self._scan = Task(find_holders)
+                self._scan.leave()  # those who wait watch it
+                self._patient_until = time.monotonic() + _PATIENCE
+            scan = self._scan
+            if (ended := scan.watch()) is not None:
+                try:
+                    while not scan.done and time.monotonic() < self._patient_until:
+                        yield ended
+                finally:
+                    os.close(ended)
             if scan.done:
                 snapshot.holders = scan.result()
         except OSError as error:
