@@ -43,8 +43,11 @@ def counted(program: Program) -> int:
 
 
 def off(mount: Mount) -> None:
-    """Wait until a mount does not: the kernel tells it of a close a moment after that."""
+    """Wait until a mount does not, and the kernel has stopped: it tells the mount of a close a
+    moment after that, and stops a moment after the descriptor is gone."""
     eventually("it lets go", lambda: held(mount) == 0, 1)
+    with load() as another:
+        eventually("nothing is counted", lambda: counted(another) == 0, 1)
 
 
 def stats(mount: Mount, name: str = "sample") -> dict[str, Any]:
