@@ -135,6 +135,7 @@ def test_a_mount_that_is_hidden(places: Path, pins: Pins, kind: str) -> None:
             path.mkdir()
             assert paths_of(pins, made) == []
         assert paths_of(pins, made) == [f"{path}/pin"]
+    path.rmdir()
 
 
 def test_a_mount_in_a_bpffs(bpffs: Path, pins: Pins) -> None:
