@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from fusefs.bpf import names
 from fusefs.bpf.credentials import Caller
@@ -99,13 +98,7 @@ class LinkedProgram(Replaceable):
             return text_to(self._place.context, base, Program, link.info.prog_id)
 
     def attributes(self) -> Attributes:
-        status = self._subject.status()
-        if not self._sighting.fresh:
-            self._sighting.see(self.target().encode(), status.st_mtime_ns)
-        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
-        attributes.size = self._sighting.size
-        attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns
-        return attributes
+        return self._sighting.of_link(self._subject.status(), self.target)
 
     def renew(self, newer: Node) -> None:
         if isinstance(newer, LinkedProgram):

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 from fusefs.bpf.bpffs import RenameFlags
@@ -287,6 +288,15 @@ class Sighting:
         if digest != self._digest:
             self.mtime_ns = mtime_ns if self._digest is None else time.time_ns()
         self._digest, self.size, self._seen = digest, len(contents), time.monotonic()
+
+    def of_link(self, status: os.stat_result, target: Callable[[], str]) -> Attributes:
+        """The attributes of a symbolic link, whose text is asked for if it was not seen lately."""
+        if not self.fresh:
+            self.see(target().encode(), status.st_mtime_ns)
+        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
+        attributes.size = self.size
+        attributes.mtime_ns = attributes.ctime_ns = self.mtime_ns
+        return attributes
 
     def merge(self, newer: Sighting) -> None:
         """Take over a newer one."""

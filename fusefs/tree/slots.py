@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import stat
 import sys
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -54,13 +53,7 @@ class Slot(SetLink, KeyNode):
                 raise gone() from None
 
     def attributes(self) -> Attributes:
-        status = self._table.subject.status()
-        if not self._sighting.fresh:
-            self._sighting.see(self.target().encode(), status.st_mtime_ns)
-        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
-        attributes.size = self._sighting.size
-        attributes.mtime_ns = attributes.ctime_ns = self._sighting.mtime_ns
-        return attributes
+        return self._sighting.of_link(self._table.subject.status(), self.target)
 
     def renew(self, newer: Node) -> None:
         if isinstance(newer, Slot):

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cgroups import cgroup
-from support.links import Attach, Loaded, create, loaded, over_map, raw_tracepoint
+from support.links import Loaded, loaded, on_cgroup, over_map, raw_tracepoint
 from support.maps import pin, u32, u64
 from support.waiting import eventually
 
@@ -49,14 +48,8 @@ def iterator_of(iterators: Loaded, name: str) -> Link:
 @pytest.fixture
 def to_cgroup(programs: Loaded) -> Iterator[Link]:
     """A link to a cgroup."""
-    with cgroup() as path, programs.program("on_egress") as program:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            link = create(program, fd, Attach.CGROUP_INET_EGRESS)
-        finally:
-            os.close(fd)
-        with link:
-            yield link
+    with on_cgroup(programs) as link:
+        yield link
 
 
 def test_a_program_is_swapped(programs: Loaded, to_cgroup: Link) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from support.cgroups import cgroup
 from support.links import (
     Attach,
     Loaded,
     create,
     in_namespace,
     loaded,
+    on_cgroup,
     over_map,
     raw_tracepoint,
     struct_ops_link,
@@ -40,14 +40,8 @@ def programs() -> Iterator[Loaded]:
 @pytest.fixture
 def to_cgroup(programs: Loaded) -> Iterator[Link]:
     """A link to a cgroup, which is not pinned."""
-    with cgroup() as path, programs.program("on_egress") as program:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            link = create(program, fd, Attach.CGROUP_INET_EGRESS)
-        finally:
-            os.close(fd)
-        with link:
-            yield link
+    with on_cgroup(programs) as link:
+        yield link
 
 
 def info(mount: Mount, name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fusefs.bpf import libc, syscall
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.program import Program
+from support.cgroups import cgroup
 from support.network import compile_program
 
 T = TypeVar("T")
@@ -269,6 +270,19 @@ def loaded(name: str = "links", kinds: Kinds = _SOME) -> Iterator[Loaded]:
 
 
 _CLONE_NEWNET = 0x40000000
+
+
+@contextlib.contextmanager
+def on_cgroup(programs: Loaded) -> Iterator[Link]:
+    """A link of `on_egress` to a cgroup of its own, which is not pinned."""
+    with cgroup() as path, programs.program("on_egress") as program:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            link = create(program, fd, Attach.CGROUP_INET_EGRESS)
+        finally:
+            os.close(fd)
+        with link:
+            yield link
 
 
 def in_namespace(name: str, work: Callable[[], T]) -> T:

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import cast
 
 from fusefs.bpf import syscall
 from fusefs.bpf.object import buffer
@@ -19,44 +17,23 @@ from support.waiting import eventually
 _PACKET = buffer(64)
 
 
-class _Command(enum.IntEnum):
-    """A call that the file system does not need."""
-
-    PROG_TEST_RUN = 10
-
-
-class _RunArguments(ctypes.Structure):
-    """BPF_PROG_TEST_RUN, as far as its first context."""
-
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("data_in", ctypes.c_uint64),
-        ("data_out", ctypes.c_uint64),
-        ("repeat", ctypes.c_uint32),
-        ("duration", ctypes.c_uint32),
-    )
-
-
 def run(program: Program, times: int = 1) -> int:
     """Run a program that sees packets, so many times; what it returned last."""
-    arguments = _RunArguments(
+    arguments = syscall.RunArguments(
         prog_fd=program.fd,
         data_size_in=len(_PACKET),
         data_in=ctypes.addressof(_PACKET),
         repeat=times,
     )
-    syscall.bpf(cast(syscall.Command, _Command.PROG_TEST_RUN), arguments)
+    syscall.bpf(syscall.Command.PROG_TEST_RUN, arguments)
     result: int = arguments.retval
     return result
 
 
 def run_raw(program: Program) -> int:
     """Run a program for a raw tracepoint, without a context; what it returned."""
-    arguments = _RunArguments(prog_fd=program.fd)
-    syscall.bpf(cast(syscall.Command, _Command.PROG_TEST_RUN), arguments)
+    arguments = syscall.RunArguments(prog_fd=program.fd)
+    syscall.bpf(syscall.Command.PROG_TEST_RUN, arguments)
     return ctypes.c_int32(arguments.retval).value
 
 
