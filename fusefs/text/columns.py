@@ -6,9 +6,7 @@ import itertools
 import struct
 from collections.abc import Sequence
 
-from fusefs.text.codec import Codec, Column, Form, Texts
-
-Cell = tuple[int, Codec]
+from fusefs.text.codec import Cell, Codec, Column, Form, Texts, unpacked
 
 
 class _Pass:
@@ -35,6 +33,7 @@ class Layout:
     """
 
     def __init__(self, size: int, cells: Sequence[Cell]) -> None:
+        self._size = size
         self._cells = cells
         passes: list[_Pass] = []
         places: dict[tuple[int, str], tuple[int, int]] = {}
@@ -49,6 +48,8 @@ class Layout:
 
     def columns(self, data: bytes) -> list[Column]:
         """The column of each field, of the values that lie in `data` one after the other."""
+        if len(self._cells) == 1 and self._cells[0][1].size == self._size:
+            return [unpacked(self._cells[0][1], data)]
         flat = [
             (list(itertools.chain.from_iterable(layout.iter_unpack(data))), width)
             for layout, width in self._passes

@@ -18,7 +18,7 @@ from fusefs.bpf.object import Object
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
-from fusefs.text.value import to_lines, to_text
+from fusefs.text.value import Lines, to_text
 from fusefs.tree.files import explained
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
@@ -265,8 +265,11 @@ class KeyedMap:
 
     def lines(self, bpf_map: Map) -> Iterator[str]:
         """All entries as JSON Lines, some at a time or none."""
+        lines = Lines(self.view.key, self.codec)
         for keys, values in self.pieces(bpf_map):
-            yield "".join(to_lines(self.view.key, self.codec, keys, values)) if keys else ""
+            if (lines.key, lines.value) != (self.view.key, self.codec):
+                lines = Lines(self.view.key, self.codec)
+            yield lines.text(keys, values) if keys else ""
 
     def counts(self, bpf_map: Map) -> Iterator[int]:
         """The number of entries, in parts that add up to it."""
