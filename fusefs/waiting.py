@@ -38,15 +38,14 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
     some time; programs then read again, unless it was a signal that they wait for."""
     deadline = trio.current_time() + PATIENCE
     while (data := handle.read(offset, size)) is None:
-        if handle.awaited is None:
-            await trio.lowlevel.checkpoint()
-            continue
-        with trio.move_on_at(deadline) as scope:
+        awaited = handle.awaited is not None
+        with trio.move_on_at(deadline):
             await _more(handle)
-        if scope.cancelled_caught:
+        if trio.current_time() >= deadline:
             if filler := handle.filler(offset):
                 return filler
-            raise refusal(errno.EINTR)
+            if awaited:
+                raise refusal(errno.EINTR)
     return data
 
 
@@ -71,6 +70,7 @@ async def prepared(node: Node) -> None:
 async def _more(handle: Handle) -> None:
     """Wait until there may be more to read."""
     if handle.awaited is None:
+        await trio.lowlevel.checkpoint()
         return
     await _readable(handle.awaited)
     if not handle.ready:

@@ -190,6 +190,10 @@ class Map(Object):
         )
         return cls(syscall.bpf(Command.MAP_CREATE, arguments))
 
+    def again(self) -> Map:
+        """The same map, open once more: no two threads can use one `Map` at a time."""
+        return Map(os.dup(self.fd))
+
     def _call(self, command: Command, key: bytes, flags: int = 0) -> None:
         if len(key) != self.key_size:
             raise OSError(errno.EINVAL, f"a key has {self.key_size} bytes, not {len(key)}")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from fusefs.text.codec import Cell, Codec, Column, Form, Texts, unpacked
+
+# What takes apart so many bytes is kept for the next as many, as those of a dump.
+_KEPT = 1 << 17
 
 
 class _Pass:
     """Fields that do not overlap: one `struct` format takes all of them out."""
 
     def __init__(self) -> None:
-        self.format = "="
+        self.format = ""
         self.end = 0
         self.width = 0
+        self._whole = struct.Struct("=")
 
     def add(self, offset: int, codec: Codec) -> int:
         """Take in a field behind the others; its number among them."""
@@ -23,6 +27,16 @@ class _Pass:
         self.end = offset + codec.size
         self.width += 1
         return self.width - 1
+
+    def unpack(self, data: bytes, size: int) -> tuple[Any, ...]:
+        """The fields of all values in `data`, of `size` bytes, those of the first before others."""
+        if self._whole.size == len(data):
+            return self._whole.unpack(data)
+        one = f"{self.format}{size - self.end}x"
+        whole = struct.Struct("=" + one * (len(data) // size))
+        if len(data) <= _KEPT:
+            self._whole = whole
+        return whole.unpack(data)
 
 
 class Layout:
@@ -43,18 +57,15 @@ class Layout:
                 if number == len(passes):
                     passes.append(_Pass())
                 places[offset, codec.code] = number, passes[number].add(offset, codec)
-        self._passes = [(struct.Struct(f"{p.format}{size - p.end}x"), p.width) for p in passes]
+        self._passes = passes
         self._places = [places[offset, codec.code] for offset, codec in cells]
 
     def columns(self, data: bytes) -> list[Column]:
         """The column of each field, of the values that lie in `data` one after the other."""
         if len(self._cells) == 1 and self._cells[0][1].size == self._size:
             return [unpacked(self._cells[0][1], data)]
-        flat = [
-            (list(itertools.chain.from_iterable(layout.iter_unpack(data))), width)
-            for layout, width in self._passes
-        ]
-        return [flat[number][0][place :: flat[number][1]] for number, place in self._places]
+        rows = [(each.unpack(data, self._size), each.width) for each in self._passes]
+        return [rows[number][0][place :: rows[number][1]] for number, place in self._places]
 
     def texts(self, data: bytes, form: Form) -> list[Texts]:
         """The same columns as texts."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from fusefs.text.addresses import Ipv4, Ipv6
 from fusefs.text.arrays import Array
-from fusefs.text.codec import Codec, Column, Texts, scalar, unpacked
+from fusefs.text.codec import Codec, Column, Texts, scalar
+from fusefs.text.columns import Layout
 from fusefs.text.composite import Composite, Part, Struct
 from fusefs.text.errors import clip, refusal
 from fusefs.text.parse import Mapping, Node, Scalar
@@ -88,9 +89,12 @@ class Lpm(Codec):
     def mask(self) -> int:
         return self.data.mask << 8 * _LENGTH_SIZE | self.length.mask
 
-    def _columns(self, column: Column) -> tuple[Column, Column]:
-        lengths = unpacked(self.length, b"".join(item[:_LENGTH_SIZE] for item in column))
-        return lengths, unpacked(self.data, b"".join(item[_LENGTH_SIZE:] for item in column))
+    @functools.cached_property
+    def _layout(self) -> Layout:
+        return Layout(self.size, ((0, self.length), (_LENGTH_SIZE, self.data)))
+
+    def _columns(self, column: Column) -> list[Column]:
+        return self._layout.columns(b"".join(column))
 
     def shown(self, column: Column) -> Texts:
         lengths, data = self._columns(column)

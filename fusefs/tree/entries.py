@@ -38,8 +38,8 @@ from fusefs.tree.values import ValueFile, as_map
 # The extended attribute that has an entry's key, as `entries.jsonl` shows it.
 KEY_ATTRIBUTE = "user.bpf.key"
 _LONGEST_ATTRIBUTE = 1 << 16  # XATTR_SIZE_MAX
-# Keys that a listing names, and lines of text that are made, in one go; others wait so long.
-_PIECE = 256
+# Lines of text that are made, and keys that a listing names, in one go; others wait so long.
+_PIECE = 1024
 
 
 class KeyNode(Node):

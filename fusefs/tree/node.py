@@ -108,8 +108,9 @@ class Handle:
         raise refusal(errno.EBADF)
 
     def filler(self, offset: int) -> bytes:
-        """What may stand at `offset`, and means nothing, when a reader has waited for long; nothing
-        where there is no such thing, and the reader is to ask again."""
+        """What a reader that has waited for long may be given at `offset`: what there is by now, or
+        what means nothing. Nothing where there is no such thing, and the reader is to ask again.
+        """
         return b""
 
     def write(self, offset: int, data: bytes) -> int | None:
