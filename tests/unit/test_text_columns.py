@@ -33,7 +33,7 @@ def test_lines_are_made_of_the_values_one_by_one(sample: Sample, data: st.DataOb
         f'{{"key": {text}, "value": {text}}}\n'
         for text in (to_text(codec, value).rstrip("\n") for value in values)
     )
-    assert list(to_names(codec, together)) == [to_name(codec, value) for value in values]
+    assert to_names(codec, together) == [to_name(codec, value) for value in values]
 
 
 def test_sums_of_times() -> None:
