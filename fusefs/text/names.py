@@ -81,7 +81,8 @@ def to_names(codec: Codec, keys: bytes) -> list[str]:
         texts = [text[1:-1] for text in texts]
     if _are_names(texts) and not _hides(codec, keys):
         return texts  # nearly always
-    each = (keys[at : at + codec.size] for at in range(0, len(keys), codec.size))
+    size = codec.size
+    each = [keys[number * size :][:size] for number in range(len(texts))]
     return [_name(codec, key, text) for key, text in zip(each, texts, strict=True)]
 
 
