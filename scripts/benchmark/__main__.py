@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
 from benchmark import dumps, growth, listings, single
-from benchmark.measure import Failed
+from benchmark.measure import MeasureError
 from benchmark.setting import Setting, Sizes, setting
 from benchmark.table import Row, markdown, write_json
 
@@ -54,7 +54,7 @@ def _measured(made: Setting, group: str) -> Iterator[Row]:
         print(f"== measuring {name}", file=sys.stderr)
         try:
             yield from work(made)
-        except (Failed, OSError) as error:
+        except (MeasureError, OSError) as error:
             yield Row(group, name, "", None, "–", None, failed=str(error))
 
 

@@ -30,7 +30,11 @@ def overwrite(name: str) -> None:
     os.close(fd)
 
 
-WORK: Mapping[str, Callable[[str], object]] = {"read": read, "stat": os.stat, "overwrite": overwrite}
+WORK: Mapping[str, Callable[[str], object]] = {
+    "read": read,
+    "stat": os.stat,
+    "overwrite": overwrite,
+}
 
 
 def main(work: str, directory: str, names: int, count: int) -> None:

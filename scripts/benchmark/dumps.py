@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from benchmark.maps import NUMBERS, PREFIXES, STRUCTS, Kind, write_bpftool_batch
-from benchmark.measure import Failed, median, medians, wall
+from benchmark.measure import MeasureError, median, medians, wall
 from benchmark.setting import Pinned, Server, Setting
 from benchmark.table import Goal, Row
 from fusefs.bpf.map import MapType
@@ -81,7 +81,7 @@ def _back(setting: Setting, server: Server, pinned: Pinned) -> tuple[float, floa
     try:
         wall("cat", file, stdout=backup)
         times = [wall("cat", backup, stdout=file) for _ in range(setting.sizes.repeats)]
-    except (Failed, OSError) as error:
+    except (MeasureError, OSError) as error:
         return dump, None, f"{error}"
     finally:
         backup.unlink(missing_ok=True)

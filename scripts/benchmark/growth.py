@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import functools
 import time
 from collections.abc import Iterator
 
@@ -21,10 +21,10 @@ def growth(setting: Setting) -> Iterator[Row]:
         times = 1 if entries > 1_000_000 else times
         with setting.pinned(NUMBERS, entries) as pinned, setting.ours() as server:
             directory = server.path / pinned.name
-            dump = median(lambda path=directory: wall("cat", path / "entries.jsonl"), times)
+            dump = median(functools.partial(wall, "cat", directory / "entries.jsonl"), times)
             costs["dump"][entries] = dump / entries * 1e6
             once = max(times // 3, 1)
-            listing = median(lambda path=directory: wall("ls", "-U", path / "entries"), once)
+            listing = median(functools.partial(wall, "ls", "-U", directory / "entries"), once)
             costs["`ls -U`"][entries] = listing / entries * 1e6
     sizes = setting.sizes.growth
     for work, by_size in costs.items():

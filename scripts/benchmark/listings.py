@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmark.maps import NUMBERS
-from benchmark.measure import Failed, drop_names, medians, pinned_names, resident, wall
+from benchmark.measure import MeasureError, drop_names, medians, pinned_names, resident, wall
 from benchmark.setting import Server, Setting
 from benchmark.table import Goal, Row
 
@@ -32,7 +33,7 @@ def _listed(setting: Setting, directory: Path, entries: int) -> float:
     seconds = wall("ls", "-U", directory, stdout=output)
     listed = output.read_bytes().count(b"\n")
     if listed != entries:
-        raise Failed(f"{listed} of {entries} names were listed")
+        raise MeasureError(f"{listed} of {entries} names were listed")
     return seconds
 
 
@@ -46,7 +47,7 @@ def details(setting: Setting) -> Iterator[Row]:
         setting.bare(entries, 1) as bare,
     ):
         directories = [server.path / pinned.name / "entries", bare.path / "entries"]
-        runs = [lambda directory=each: wall("ls", "-l", directory) for each in directories]
+        runs = [functools.partial(wall, "ls", "-l", directory) for directory in directories]
         ours, theirs = medians(runs, setting.sizes.repeats)
     yield Row("list", work, "s", ours, "bare, timeouts 1 s", theirs, Goal(2))
 
@@ -65,10 +66,10 @@ def contents(setting: Setting) -> Iterator[Row]:
         for directory in directories:
             found = subprocess.run(["grep", "-rh", ".", directory], capture_output=True, check=True)
             if found.stdout.count(b"\n") != sizes.grepped:
-                raise Failed("grep has not found all")
+                raise MeasureError("grep has not found all")
         # Into a pipe: grep ends at the first match when it writes to /dev/null.
         command = 'grep -rh . "$0" | cat > /dev/null'
-        runs = [lambda path=each: wall("sh", "-c", command, path) for each in directories]
+        runs = [functools.partial(wall, "sh", "-c", command, path) for path in directories]
         ours, theirs = medians(runs, max(sizes.repeats - 1, 1))
     note = f"both on {sizes.grepped:,}, scaled"
     yield Row("list", work, "s", ours * scale, "bare, timeouts 0", theirs * scale, Goal(0.6), note)

@@ -22,12 +22,12 @@ LONGEST = 240
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-class Failed(Exception):
+class MeasureError(Exception):
     """Something could not be measured: why, in one line."""
 
 
 def wall(*command: str | Path, stdout: str | Path = os.devnull) -> float:
-    """The seconds from the start of a command to its end. Raises `Failed` when it fails.
+    """The seconds from the start of a command to its end. Raises `MeasureError` when it fails.
 
     It is started with as little ado as can be, since some commands take but a millisecond.
     """
@@ -46,7 +46,7 @@ def wall(*command: str | Path, stdout: str | Path = os.devnull) -> float:
             errors.seek(0)
             said = errors.read(1000).decode(errors="replace").strip()
             reason = said.splitlines()[-1] if said else f"wait status {status}"
-            raise Failed(f"{' '.join(arguments)[:80]}: {reason}")
+            raise MeasureError(f"{' '.join(arguments)[:80]}: {reason}")
     return seconds
 
 
@@ -57,7 +57,7 @@ def _wait(pid: int) -> int:
         ended.register(descriptor, select.POLLIN)
         try:
             if not ended.poll(LONGEST * 1000):
-                raise Failed(f"a command took longer than {LONGEST} s")
+                raise MeasureError(f"a command took longer than {LONGEST} s")
         except BaseException:
             os.kill(pid, signal.SIGKILL)  # not waited for: it may wait for a server for ever
             raise
@@ -145,7 +145,7 @@ def repeated(*command: str | Path) -> Iterator[None]:
     try:
         yield
         if os.waitpid(pid, os.WNOHANG)[0]:
-            raise Failed(f"{command[0]} failed in the background")
+            raise MeasureError(f"{command[0]} failed in the background")
     finally:
         with contextlib.suppress(ProcessLookupError):  # it has failed
             os.killpg(pid, signal.SIGKILL)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.maps import Kind, make
-from benchmark.measure import Failed
+from benchmark.measure import MeasureError
 from fusefs.bpf.bpffs import Directory
 from fusefs.bpf.map import Map
 from fusefs.bpf.mounts import mounts
@@ -137,15 +137,13 @@ class Setting:
             path.rmdir()
 
 
-def _wait_for_mount(
-    path: Path, before: int, process: subprocess.Popen[bytes], log: Path
-) -> None:
-    """Wait until the mount answers: a `stat` of it waits for it. Raises `Failed`."""
+def _wait_for_mount(path: Path, before: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the mount answers: a `stat` of it waits for it. Raises `MeasureError`."""
     deadline = time.monotonic() + _PATIENCE
     while os.stat(path).st_dev == before:
         if process.poll() is not None or time.monotonic() > deadline:
             said = log.read_text(errors="replace").strip()[-300:]
-            raise Failed(f"a mount did not come: {said}")
+            raise MeasureError(f"a mount did not come: {said}")
         time.sleep(_GLANCE)
 
 

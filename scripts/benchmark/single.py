@@ -107,7 +107,14 @@ def _middle(times: list[Times]) -> Times:
 def _client(work: str, server: Server, directory: Path, names: int, count: int) -> Times:
     """Let a client work on so many of the names."""
     output = server.path.parent / "times"
-    arguments = ["-m", "benchmark.client", work, directory, str(names), str(count)]
+    arguments: list[str | Path] = [
+        "-m",
+        "benchmark.client",
+        work,
+        directory,
+        str(names),
+        str(count),
+    ]
     before = spent(server.pid)
     wall(sys.executable, *arguments, stdout=output)
     after = spent(server.pid)
@@ -139,6 +146,6 @@ def beside_a_dump(setting: Setting) -> Iterator[Row]:
 def _beside(server: Server, name: str, file: str, work: str, pinned: Pinned) -> float:
     """The 99th percentile in milliseconds."""
     directory = server.path / name
-    count = min(pinned.entries, 2000)
+    count = min(pinned.entries, 3000)
     with repeated("cat", directory / file):
         return _client(work, server, directory / "entries", pinned.entries, count).percentile / 1000
