@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from benchmark import dumps, growth, listings, single
 from benchmark.measure import MeasureError
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = Sizes.quick() if given.quick else Sizes()
     if given.entries:
         sizes = Sizes.of(given.entries)
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     begun = time.monotonic()
     rows: list[Row] = []
     with setting(sizes) as made:
@@ -51,17 +53,18 @@ def _measured(made: Setting, group: str) -> Iterator[Row]:
     """The rows of a group. What fails becomes a row that says why, and the others go on."""
     for work in GROUPS[group]:
         name = f"{group}: {work.__name__}"
-        print(f"== measuring {name}", file=sys.stderr)
+        begun = time.monotonic()
         try:
             yield from work(made)
         except (MeasureError, OSError) as error:
             yield Row(group, name, "", None, "–", None, failed=str(error))
+        print(f"== {name}: {time.monotonic() - begun:.1f} s", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
-        description="Measure bpf-fusefs against bpftool, the kernel and a bare pyfuse3 file system.",
+        description="Measure bpf-fusefs against bpftool, the kernel and a bare file system.",
     )
     parser.add_argument("--quick", action="store_true", help="smaller sizes, about a minute")
     parser.add_argument("--only", action="append", choices=[*GROUPS], help="one group of rows")
@@ -70,8 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit("ended by a signal")
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leave as an exception does, which cleans up."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

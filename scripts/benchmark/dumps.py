@@ -81,7 +81,7 @@ def _back(setting: Setting, server: Server, pinned: Pinned) -> tuple[float, floa
     try:
         wall("cat", file, stdout=backup)
         times = [wall("cat", backup, stdout=file) for _ in range(setting.sizes.repeats)]
-    except (MeasureError, OSError) as error:
+    except MeasureError as error:
         return dump, None, f"{error}"
     finally:
         backup.unlink(missing_ok=True)

@@ -39,7 +39,11 @@ def wall(*command: str | Path, stdout: str | Path = os.devnull) -> float:
             (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
         ]
         start = time.perf_counter()
-        pid = os.posix_spawnp(arguments[0], arguments, os.environ, file_actions=actions)
+        try:
+            pid = os.posix_spawnp(arguments[0], arguments, os.environ, file_actions=actions)
+        except OSError as error:  # of which it does not tell whether the command or a file is meant
+            where = f"{' '.join(arguments)[:80]} > {stdout}"
+            raise MeasureError(f"{where}: {error.strerror}") from error
         status = _wait(pid)
         seconds = time.perf_counter() - start
         if status:

@@ -48,7 +48,7 @@ class Sizes:
         """About a minute's worth."""
         return cls(
             entries=100_000, prefixes=50_000, updates=10_000, keys=1_500, long=20_000,
-            grepped=3_000, growth=(10_000, 100_000, 400_000), commands=40, starts=5,
+            grepped=2_000, growth=(10_000, 50_000, 200_000), commands=40, starts=5,
         )  # fmt: skip
 
     @classmethod

@@ -107,16 +107,9 @@ def _middle(times: list[Times]) -> Times:
 def _client(work: str, server: Server, directory: Path, names: int, count: int) -> Times:
     """Let a client work on so many of the names."""
     output = server.path.parent / "times"
-    arguments: list[str | Path] = [
-        "-m",
-        "benchmark.client",
-        work,
-        directory,
-        str(names),
-        str(count),
-    ]
+    command = [sys.executable, "-m", "benchmark.client", work]
     before = spent(server.pid)
-    wall(sys.executable, *arguments, stdout=output)
+    wall(*command, directory, str(names), str(count), stdout=output)
     after = spent(server.pid)
     times = [nanoseconds / 1000 for nanoseconds in json.loads(output.read_bytes())]
     return Times(
