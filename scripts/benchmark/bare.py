@@ -53,6 +53,8 @@ class Bare(pyfuse3.Operations):
             ENTRIES: attributes(ENTRIES, stat.S_IFDIR | 0o755, 0, timeout),
             STREAM: attributes(STREAM, stat.S_IFREG | 0o644, 0, timeout),
         }
+        self._open_stream = FileInfo(fh=STREAM, direct_io=True, keep_cache=False)
+        self._open_file = FileInfo(fh=FIRST, direct_io=True, keep_cache=False)
         self._file = attributes(FIRST, stat.S_IFREG | 0o644, len(CONTENT), timeout)
 
     def _entry(self, inode: int) -> EntryAttributes:
@@ -102,7 +104,7 @@ class Bare(pyfuse3.Operations):
         pass
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        return FileInfo(fh=inode, direct_io=True, keep_cache=False)
+        return self._open_stream if inode == STREAM else self._open_file
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         if fh == STREAM:

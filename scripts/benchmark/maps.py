@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import enum
 import functools
 import itertools
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import cast
 
 from fusefs.bpf import syscall
@@ -25,7 +25,7 @@ class _Command(enum.IntEnum):
     MAP_UPDATE_BATCH = 26  # enum bpf_cmd
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Kind:
     """What the entries of a map are: in words, and entry number N as the fields of its key and of
     its value, with the `struct` format of each."""
@@ -42,7 +42,7 @@ class Kind:
     def of(self, map_type: MapType) -> Kind:
         """The same entries in another type of map."""
         words = f"per-CPU {self.words}" if map_type == MapType.PERCPU_HASH else self.words
-        return Kind(**{**self.__dict__, "map_type": map_type, "words": words})
+        return dataclasses.replace(self, map_type=map_type, words=words)
 
 
 def _number(n: int) -> tuple[int]:

@@ -1,6 +1,7 @@
 """Measuring: how long a process takes, what a server spends, what the kernel keeps.
 
-Source: proc_pid_stat(5), proc_pid_status(5), slabinfo(5).
+Source: Documentation/scheduler/sched-stats.rst in the kernel (/proc/PID/schedstat), proc_pid_io(5),
+proc_pid_status(5), slabinfo(5).
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import NamedTuple
 
 # What takes longer is taken to hang, in seconds.
 LONGEST = 240
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class MeasureError(Exception):
@@ -94,10 +94,10 @@ class Spent(NamedTuple):
 
 
 def spent(pid: int) -> Spent:
-    """What the process has spent, all its threads together; to a hundredth of a second."""
-    # The name of the command, in parentheses, may hold anything.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return Spent((int(fields[11]) + int(fields[12])) / _TICK, _number(f"/proc/{pid}/io", "syscw:"))
+    """What the process has spent, all its threads together."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    nanoseconds = sum(int(thread.read_text().split()[0]) for thread in threads)
+    return Spent(nanoseconds / 1e9, _number(f"/proc/{pid}/io", "syscw:"))
 
 
 def resident(pid: int) -> float:

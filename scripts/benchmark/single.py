@@ -26,27 +26,37 @@ _WORDS = {
 
 def commands(setting: Setting) -> Iterator[Row]:
     """`cat` and `echo >` beside bpftool, started for each entry. `sh` is what echoes: one process
-    for each, as bpftool is."""
-    entries = setting.sizes.keys
-    with setting.pinned(NUMBERS, entries) as pinned, setting.ours() as server:
-        directory = server.path / pinned.name / "entries"
-        numbers = random.sample(range(entries), min(setting.sizes.commands, entries))
-        reads, lookups, writes, updates = [], [], [], []
-        for number in numbers:
-            key, value = pack(pinned.bpf_map, pinned.kind, range(number, number + 1))
-            of_map = ["pinned", str(pinned.pin), "key", *hex_bytes(key)]
-            of_value = ["value", *hex_bytes(value)]
-            reads.append(wall("cat", directory / str(number)))
-            lookups.append(wall("bpftool", "map", "lookup", *of_map))
-            writes.append(wall("sh", "-c", 'echo 5 > "$0"', directory / str(number)))
-            updates.append(wall("bpftool", "map", "update", *of_map, *of_value))
-    ours, theirs, writing, updating = (
-        statistics.median(times) * 1000 for times in (reads, lookups, writes, updates)
+    for each, as bpftool is. The bare file system shows what the commands alone take."""
+    keys = setting.sizes.keys
+    with (
+        setting.pinned(NUMBERS, keys) as pinned,
+        setting.ours() as server,
+        setting.bare(keys, OUR_TIMEOUT) as bare,
+    ):
+        directories = [server.path / pinned.name / "entries", bare.path / "entries"]
+        reads: list[list[float]] = []
+        writes: list[list[float]] = []
+        for number in random.sample(range(keys), min(setting.sizes.commands, keys)):
+            files = [directory / str(number) for directory in directories]
+            lookup, update = _by_bpftool(pinned, number)
+            reads.append([*(wall("cat", file) for file in files), wall(*lookup)])
+            echo = ["sh", "-c", 'echo 5 > "$0"']
+            writes.append([*(wall(*echo, file) for file in files), wall(*update)])
+    for work, times in (("`cat entries/KEY`", reads), ("`echo V > entries/KEY`", writes)):
+        ours, floor, bpftool = (statistics.median(of) * 1000 for of in zip(*times, strict=True))
+        words = f"{work}, whole process"
+        yield Row("single", words, "ms", ours, "bpftool", bpftool, Goal(0.5))
+        yield Row("single", words, "ms", ours, "bare", floor)
+
+
+def _by_bpftool(pinned: Pinned, number: int) -> tuple[list[str], list[str]]:
+    """The commands that look an entry up, and that set it to the value which it has."""
+    key, value = pack(pinned.bpf_map, pinned.kind, range(number, number + 1))
+    of_map = ["pinned", str(pinned.pin), "key", *hex_bytes(key)]
+    return (
+        ["bpftool", "map", "lookup", *of_map],
+        ["bpftool", "map", "update", *of_map, "value", *hex_bytes(value)],
     )
-    words = "whole process"
-    yield Row("single", f"`cat entries/KEY`, {words}", "ms", ours, "bpftool", theirs, Goal(0.5))
-    yield Row("single", f"`echo V > entries/KEY`, {words}", "ms", writing, "bpftool", updating,
-              Goal(0.5))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,17 @@ class Row:
         return None if self.ours is None else self.goal.met(self.ours, self.ratio)
 
     def cells(self) -> list[str]:
+        """What the table shows of it."""
         ours, theirs, ratio = map(number, (self.ours, self.theirs, self.ratio))
         verdict = {True: "met", False: "NOT met", None: ""}[self.met]
-        goal = self.goal.words(self.unit)
-        unit = self.unit
-        cells = [self.work, f"{ours} {unit}", f"{self.peer}: {theirs} {unit}", ratio, goal, verdict]
-        return [*cells[:5], "failed" if self.failed else verdict]
+        return [
+            self.work,
+            f"{ours} {self.unit}",
+            f"{self.peer}: {theirs} {self.unit}",
+            ratio,
+            self.goal.words(self.unit),
+            "failed" if self.failed else verdict,
+        ]
 
     def as_json(self) -> dict[str, object]:
         return {**asdict(self), "ratio": self.ratio, "met": self.met}
@@ -88,8 +93,8 @@ def markdown(rows: Sequence[Row]) -> str:
         return f"| {' | '.join(padded)} |"
 
     lines = [line(cells[0]), line(["-" * width for width in widths]), *map(line, cells[1:])]
-    notes = dict.fromkeys(f"{row.work}: {row.failed or row.note}" for row in rows
-                          if row.failed or row.note)  # fmt: skip
+    told = [(row.work, row.failed or row.note) for row in rows if row.failed or row.note]
+    notes = dict.fromkeys(f"{work}: {note}" for work, note in told)
     return "\n".join([*lines, "", *notes]).rstrip()
 
 
