@@ -41,6 +41,7 @@ class Sizes:
     growth: tuple[int, ...] = (10_000, 100_000, 1_000_000, 4_000_000)
     commands: int = 100  # that are started to read or write one entry
     repeats: int = 3
+    slow_repeats: int = 1  # of what takes long
     starts: int = 9
 
     @classmethod
@@ -48,7 +49,7 @@ class Sizes:
         """About a minute's worth."""
         return cls(
             entries=100_000, prefixes=50_000, updates=10_000, keys=1_500, long=20_000,
-            grepped=2_000, growth=(10_000, 50_000, 200_000), commands=40, starts=5,
+            grepped=2_000, growth=(10_000, 50_000, 200_000), commands=40, slow_repeats=3, starts=5,
         )  # fmt: skip
 
     @classmethod
