@@ -57,6 +57,12 @@ async def write(handle: Handle, offset: int, data: bytes) -> int:
     return taken
 
 
+async def flushed(handle: Handle) -> None:
+    """Have an open file commit what was written to it. Raises OSError."""
+    for _ in handle.flush():
+        await trio.lowlevel.checkpoint()
+
+
 async def prepared(node: Node) -> None:
     """Have a node prepared to be opened. Raises OSError."""
     for awaited in node.prepare():
