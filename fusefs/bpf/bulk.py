@@ -84,4 +84,4 @@ def _value_or_zeros(bpf_map: Map, key: bytes) -> bytes:
 
 def _address(data: bytes) -> int:
     """Where the bytes of `data` are, as long as it lives."""
-    return ctypes.cast(data, ctypes.c_void_p).value or 0
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0

@@ -130,6 +130,11 @@ class PerCpu(_Repeated):
     def __init__(self, inner: Codec, ncpus: int) -> None:
         super().__init__(inner, ncpus, inner.name, (inner.size + 7) // 8 * 8)
 
+    @functools.cached_property
+    def kept(self) -> int:
+        element = self.element.kept.to_bytes(self.stride, "little")
+        return int.from_bytes(element * self.count, "little")
+
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         ncpus, takes_sequence = self.count, self.element.takes_sequence
         if not isinstance(node, Sequence):

@@ -111,6 +111,11 @@ class Codec(ABC):
         """The bits that the text tells, byte 0 of the value being the lowest."""
         return (1 << self.size * 8) - 1
 
+    @functools.cached_property
+    def kept(self) -> int:
+        """The bits that stay as they were, whatever text is written over them."""
+        return (1 << self.size * 8) - 1 & ~self.mask
+
     def decode(self, data: bytes) -> Json:
         """The value of `data`, which is `size` bytes, as Python's json module has it."""
         value: Json = json.loads(str(self.shown(unpacked(self, data))[0]))

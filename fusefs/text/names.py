@@ -172,14 +172,21 @@ def from_name(codec: Codec, name: str) -> bytes:
     """
     if name.startswith(RAW) and _is_raw(codec, name):
         return bytes.fromhex(name.removeprefix(RAW))
-    node = _read(codec, name)
-    key = codec.encode(node, bytes(codec.size))
+    return whole_key(codec, _read(codec, name))
+
+
+def whole_key(codec: Codec, node: Node, path: str = "") -> bytes:
+    """The key that `node` gives; `path` names it in reasons.
+
+    Raises `Refused` when it gives none, or leaves out a part of one.
+    """
+    key = codec.encode(node, bytes(codec.size), path)
     if not isinstance(node, Scalar):
-        # What a name leaves out stays as it was, so it differs between these two.
-        other = codec.encode(node, b"\xff" * codec.size)
+        # What is left out stays as it was, so it differs between these two.
+        other = codec.encode(node, b"\xff" * codec.size, path)
         differing = int.from_bytes(key, "little") ^ int.from_bytes(other, "little")
         if missing := _first_of(codec, (differing & codec.mask).to_bytes(codec.size, "little")):
-            raise Refused(f"a key needs all of its fields, and {missing} is left out")
+            raise Refused(f"a key needs all of its fields, and {missing} is left out", node.at)
     return key
 
 

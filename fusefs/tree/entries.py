@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-import sys
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
 
@@ -174,7 +173,7 @@ class KeyedMap:
         view = self.view
         digest = digest_of(name) if view.long_names else None
         key = self._with_digest(digest) if digest else from_name(view.key, name)
-        if view.indexed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
+        if view.past_end(key):
             raise Refused(f"index {name} is past the end: the map has {view.max_entries} entries")
         if digest and to_name(view.key, key) != name:
             raise Refused("the map has no key of this name")

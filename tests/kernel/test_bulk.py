@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.maps import ARRAYS, HASHES, NO_PREALLOC, SIX, dump, make_map, u32, u64, value_of
+from support.maps import ARRAYS, NO_PREALLOC, SIX, dump, make_map, u32, u64, value_of
 from support.samples import workshop
 
 from fusefs.bpf import bulk

@@ -1,0 +1,249 @@
+"""Writing lines to `entries.jsonl`: all of a text is checked before the first entry is set.
+
+A line is read in the write that brings its end, and what it says is kept as bytes. When a
+descriptor is closed, and at fsync(2), all that was gathered is set, in batches. So a line that is
+refused changes nothing, wherever in the text it is.
+
+That a process was killed cannot be told from that it has closed its file: the whole lines that it
+has written are set, unless it was killed within one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fusefs.bpf.batch import split
+from fusefs.bpf.bulk import Stopped
+from fusefs.bpf.map import Map
+from fusefs.text.errors import Incomplete, Refused
+from fusefs.text.lines import Entry
+from fusefs.text.value import to_text
+from fusefs.tree.editing import decoded
+from fusefs.tree.files import Streaming, explained
+from fusefs.tree.map_view import MapView
+from fusefs.tree.node import Opening, refusal
+
+if TYPE_CHECKING:
+    from fusefs.tree.streams import EntriesJsonl
+
+# So many bytes of lines are taken by a write, for others wait so long; who has more writes again,
+# as after any short write.
+_LINES = 1 << 12
+# As many entries are set in one go, or as have so many bytes.
+_TOGETHER = 2048
+_TOGETHER_BYTES = 1 << 20
+# What may be gathered for a map of fewer entries, where keys can come again: so many of them, and
+# so many bytes.
+_GATHERED = 1 << 16
+_GATHERED_BYTES = 1 << 24
+
+
+class _Gathered:
+    """Some entries that are to be set: keys and values, one after the other, and which bits of each
+    value stay as they are: of the first values, up to the last that keeps any."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.keys = bytearray()
+        self.values = bytearray()
+        self.kept = bytearray()
+
+    def add(self, entry: Entry) -> None:
+        if entry.kept:
+            self._pad()
+            self.kept += entry.kept.to_bytes(len(entry.value), "little")
+        self.count += 1
+        self.keys += entry.key
+        self.values += entry.value
+
+    def _pad(self) -> None:
+        """Have `kept` tell of as many values as there are."""
+        self.kept += bytes(len(self.values) - len(self.kept))
+
+    def set(self, bpf_map: Map, view: MapView) -> None:
+        """Set them. Raises `Stopped`."""
+        keys, values = bytes(self.keys), bytes(self.values)
+        if not self.kept:
+            bpf_map.update_all(keys, values)
+            return
+        self._pad()
+        kept = bytes(self.kept)
+        for first, last in self._runs(view):
+            key = slice(first * view.key_size, last * view.key_size)
+            value = slice(first * view.stride, last * view.stride)
+            try:
+                old = bpf_map.values_of(keys[key])
+                bpf_map.update_all(keys[key], _merged(values[value], old, kept[value]))
+            except Stopped as stopped:
+                raise Stopped(stopped.errno or errno.EIO, first + stopped.done) from stopped
+
+    def _runs(self, view: MapView) -> Iterator[tuple[int, int]]:
+        """Where runs begin and end in which no key comes twice: where one does, its later value is
+        written over the earlier one."""
+        seen: set[bytes] = set()
+        first = 0
+        for number, key in enumerate(map(view.same, split(bytes(self.keys), view.key_size))):
+            if key in seen:
+                yield first, number
+                seen.clear()
+                first = number
+            seen.add(key)
+        yield first, self.count
+
+
+def _merged(values: bytes, old: bytes, kept: bytes) -> bytes:
+    """Values with the bits of the old ones that are kept."""
+    bits, before, mask = (int.from_bytes(data, "little") for data in (values, old, kept))
+    return (bits | before & mask).to_bytes(len(values), "little")
+
+
+class Loading(Streaming):
+    """An `entries.jsonl` that is open for writing, and may be read.
+
+    A text is written from its start to its end: one that begins at offset 0 again replaces what was
+    gathered of the one before, and all that is added is where the last write ended (who appends
+    always adds, whatever the offset: the file has no size that would tell it). Once a line was
+    refused, so is all that follows, up to a new start.
+    """
+
+    def __init__(self, file: EntriesJsonl, bpf_map: Map, opening: Opening) -> None:
+        super().__init__(file, bpf_map)
+        self._file = file
+        self._map = bpf_map
+        self._appends = bool(opening.flags & os.O_APPEND)
+        size = self._map.key_size + self._map.stride
+        self._most = max(file.view.max_entries, min(_GATHERED, _GATHERED_BYTES // max(size, 1)))
+        self._together = max(min(_TOGETHER, _TOGETHER_BYTES // max(size, 1)), 1)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._end = 0  # where the next write belongs
+        self._rest = bytearray()  # of a line whose end is yet to come
+        self._line = 0  # the number of the last line that was read
+        self._gathered: deque[_Gathered] = deque()
+        self._count = 0  # of what was gathered
+        self._refused = False
+        self._complained = False  # whether the log has it that the last line is incomplete
+
+    def write(self, offset: int, data: bytes) -> int:
+        if offset == 0 and not self._appends:
+            self._begin()
+        if self._refused:
+            raise refusal(errno.EINVAL, "a line before it was refused")
+        if offset != self._end and not self._appends:
+            raise self._refuse(
+                "write", Refused("lines are taken one after the other, from the first")
+            )
+        taken = self._take(data)
+        self._end = offset + taken
+        return taken
+
+    def _take(self, data: bytes) -> int:
+        """Read as many lines as others can wait for, or keep a part of one; how much was taken."""
+        end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return len(data)
+        lines = bytes(self._rest) + data[:end]
+        self._rest.clear()
+        for line in lines.splitlines(keepends=True):
+            self._read(line)
+        return end
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a part of a line."""
+        longest = self._file.longest
+        if len(self._rest) + len(data) > longest:
+            reason = f"line {self._line + 1} is longer than {longest} bytes"
+            raise self._refuse("write", Refused(reason))
+        self._rest += data
+        self._complained = False
+
+    def _read(self, line: bytes, what: str = "write") -> None:
+        """Gather what a line says. Raises OSError when it is refused."""
+        self._line += 1
+        if not line.strip():
+            return
+        try:
+            entry = self._file.entry(decoded(line), self._map)
+            if self._count == self._most:
+                raise refusal(errno.EFBIG, f"more lines than the map can hold ({self._most})")
+            self._gather(entry)
+        except (Refused, Incomplete, OSError) as error:
+            raise self._refuse(what, error, line) from error
+
+    def _gather(self, entry: Entry) -> None:
+        if not self._gathered or self._gathered[-1].count == self._together:
+            self._gathered.append(_Gathered())
+        self._gathered[-1].add(entry)
+        self._count += 1
+
+    def flush(self) -> Iterator[None]:
+        """Set what was gathered. The text may go on: a process that was forked has closed its
+        copy."""
+        self._read_rest()
+        done, count = 0, self._count
+        while self._gathered:
+            some = self._gathered.popleft()
+            self._count -= some.count
+            try:
+                some.set(self._map, self._file.view)
+            except OSError as error:
+                raise self._stopped(some, error, done, count) from error
+            done += some.count
+            yield
+
+    def _read_rest(self) -> None:
+        """Read the last line, which lacks its newline. One that is incomplete stays: it may be that
+        a process that was forked has closed its copy, and another one writes on."""
+        rest = bytes(self._rest)
+        if not rest.strip():
+            return
+        try:
+            self._file.entry(decoded(rest), self._map)
+        except Incomplete as error:
+            if self._complained:
+                raise refusal(errno.EINVAL, str(error)) from error
+            self._complained = True
+            raise self._explained("close", error, rest, self._line + 1) from error
+        except (Refused, OSError):
+            pass  # told as for any other line
+        self._rest.clear()
+        self._read(rest, "close")
+
+    def _stopped(self, some: _Gathered, error: OSError, done: int, count: int) -> OSError:
+        """Drop all that is left; the error for the user."""
+        at = error.done if isinstance(error, Stopped) else 0
+        size = self._map.key_size
+        key = to_text(self._file.view.key, bytes(some.keys[at * size :][:size])).strip()
+        what = f"close {self._file.name}, {done + at} of {count} entries set, stopped at key {key}"
+        self._drop()
+        return explained(self._file.subject, self._map, what, error)
+
+    def _drop(self) -> None:
+        """Take nothing more, and forget what was taken."""
+        self._begin()
+        self._refused = True
+
+    def _refuse(self, what: str, error: Exception, line: bytes = b"") -> OSError:
+        """Drop all; the error for the user."""
+        refused = self._explained(what, error, line, self._line)
+        self._drop()
+        return refused
+
+    def _explained(self, what: str, error: Exception, line: bytes, number: int) -> OSError:
+        if line:
+            what = f"{what} line {number} of"
+        text = line.decode("utf-8", "replace")
+        return self._file.refuse(self._map, what, error, text)
+
+    def truncate(self, size: int) -> None:
+        """Begin anew; that alone changes nothing. Tools that know the length set it at the end."""
+        if size == 0:
+            self._begin()
+        elif size != self._end:
+            raise refusal(errno.EINVAL, "lines that were written cannot be cut off")
