@@ -143,16 +143,18 @@ class Loading(Streaming):
         return taken
 
     def _take(self, data: bytes) -> int:
-        """Read as many lines as others can wait for, or keep a part of one; how much was taken."""
+        """Read as many lines as others can wait for, and keep a last one that has no end yet; how
+        much was taken."""
         end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
-        if not end:
-            self._keep(data)
-            return len(data)
-        lines = bytes(self._rest) + data[:end]
-        self._rest.clear()
-        for line in lines.splitlines(keepends=True):
-            self._read(line)
-        return end
+        if end:
+            lines = bytes(self._rest) + data[:end]
+            self._rest.clear()
+            for line in lines.split(b"\n")[:-1]:
+                self._read(line)
+        if data.find(b"\n", end) >= 0:
+            return end
+        self._keep(data[end:])
+        return len(data)
 
     def _keep(self, data: bytes) -> None:
         """Keep a part of a line."""
