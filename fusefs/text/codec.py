@@ -102,6 +102,17 @@ class Codec(ABC):
         fields that are not shown. `path` names the value in reasons. Raises `Refused`.
         """
 
+    @property
+    def plain(self) -> str:
+        """A regular expression for the JSON of a value as it is nearly always written, with one
+        group, of which `packed` takes the text; empty where there is none."""
+        return ""
+
+    def packed(self, texts: SequenceOf[bytes]) -> bytes:
+        """The bytes of the values that these texts give, one after the other; as `encode` would
+        have them. Raises ValueError, OSError or struct.error when one of them gives none."""
+        raise NotImplementedError(f"{self.name} has no plain form")
+
     def begins(self, token: str) -> bool:
         """Whether the bare `token` can still become a value by adding characters to it."""
         return not token

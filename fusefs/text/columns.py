@@ -74,3 +74,17 @@ class Layout:
             form(codec, column)
             for (_offset, codec), column in zip(self._cells, columns, strict=True)
         ]
+
+
+def joined(size: int, fields: Sequence[tuple[int, int, bytes]]) -> bytes:
+    """The other way: values of `size` bytes, one after the other, of the column of each field; it
+    is given by its offset, its size and its bytes, those of all values one after the other. What
+    belongs to no field is zero."""
+    if len(fields) == 1 and fields[0][1] == size:
+        return fields[0][2]
+    _offset, width, column = fields[0]
+    data = bytearray(len(column) // width * size)
+    for offset, width, column in fields:
+        for at in range(width):
+            data[offset + at :: size] = column[at::width]
+    return bytes(data)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fusefs.text.addresses import Ipv4, Ipv6
 from fusefs.text.arrays import Array
 from fusefs.text.codec import Codec, Column, Texts, scalar
-from fusefs.text.columns import Layout
+from fusefs.text.columns import Layout, joined
 from fusefs.text.composite import Composite, Part, Struct
 from fusefs.text.errors import clip, refusal
 from fusefs.text.parse import Mapping, Node, Scalar
@@ -103,6 +103,21 @@ class Lpm(Codec):
             return list(map(form.__mod__, zip(lengths, self.data.shown(data), strict=True)))
         words = (str(text).strip('"') for text in self.data.shown(data))
         return [f'"{word}/{length}"' for word, length in zip(words, lengths, strict=True)]
+
+    @property
+    def plain(self) -> str:
+        bare = self.data.plain.strip('"')
+        if not bare or isinstance(self.data, Composite | Array | CharArray):
+            return ""
+        return f'"({bare[1:-1]}/[0-9]{{1,5}})"'
+
+    def packed(self, texts: Sequence[bytes]) -> bytes:
+        words, lengths = zip(*(text.split(b"/") for text in texts), strict=True)
+        if max(map(int, lengths)) > self.data.size * 8:
+            raise ValueError("a prefix is too long")
+        length = 0, _LENGTH_SIZE, self.length.packed(lengths)
+        data = _LENGTH_SIZE, self.data.size, self.data.packed(words)
+        return joined(self.size, (length, data))
 
     def named(self, column: Column) -> Texts:
         lengths, data = self._columns(column)

@@ -20,7 +20,7 @@ from fusefs.bpf.batch import split
 from fusefs.bpf.bulk import Stopped
 from fusefs.bpf.map import Map
 from fusefs.text.errors import Incomplete, Refused
-from fusefs.text.lines import Entry
+from fusefs.text.reading import LinesReader
 from fusefs.text.value import to_text
 from fusefs.tree.editing import decoded
 from fusefs.tree.files import Streaming, explained
@@ -30,8 +30,9 @@ from fusefs.tree.node import Opening, refusal
 if TYPE_CHECKING:
     from fusefs.tree.streams import EntriesJsonl
 
-# So many bytes of lines are taken by a write, for others wait so long; who has more writes again,
-# as after any short write.
+# So many bytes of lines are taken by a write, of plain ones and of others, for others wait so long;
+# who has more writes again, as after any short write.
+_PLAIN_LINES = 1 << 16
 _LINES = 1 << 12
 # As many entries are set in one go, or as have so many bytes.
 _TOGETHER = 2048
@@ -52,13 +53,14 @@ class _Gathered:
         self.values = bytearray()
         self.kept = bytearray()
 
-    def add(self, entry: Entry) -> None:
-        if entry.kept:
+    def add(self, count: int, keys: bytes, values: bytes, kept: bytes) -> None:
+        """Add entries; `kept` is empty when they keep nothing."""
+        if kept:
             self._pad()
-            self.kept += entry.kept.to_bytes(len(entry.value), "little")
-        self.count += 1
-        self.keys += entry.key
-        self.values += entry.value
+            self.kept += kept
+        self.count += count
+        self.keys += keys
+        self.values += values
 
     def _pad(self) -> None:
         """Have `kept` tell of as many values as there are."""
@@ -118,6 +120,7 @@ class Loading(Streaming):
         size = self._map.key_size + self._map.stride
         self._most = max(file.view.max_entries, min(_GATHERED, _GATHERED_BYTES // max(size, 1)))
         self._together = max(min(_TOGETHER, _TOGETHER_BYTES // max(size, 1)), 1)
+        self._reader = LinesReader(file.view.key, file.view.value)
         self._begin()
 
     def _begin(self) -> None:
@@ -145,16 +148,36 @@ class Loading(Streaming):
     def _take(self, data: bytes) -> int:
         """Read as many lines as others can wait for, and keep a last one that has no end yet; how
         much was taken."""
-        end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
+        end = data.rfind(b"\n", 0, _PLAIN_LINES) + 1
+        if not end or not self._read_plain(bytes(self._rest) + data[:end]):
+            end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
+            self._read_each(bytes(self._rest) + data[:end] if end else b"")
         if end:
-            lines = bytes(self._rest) + data[:end]
             self._rest.clear()
-            for line in lines.split(b"\n")[:-1]:
-                self._read(line)
         if data.find(b"\n", end) >= 0:
             return end
         self._keep(data[end:])
         return len(data)
+
+    def _read_plain(self, lines: bytes) -> bool:
+        """Gather what lines say, all at once; whether that could be done."""
+        view = self._file.view
+        if (self._reader.key, self._reader.value) != (view.key, view.value):
+            self._reader = LinesReader(view.key, view.value)
+        read = self._reader.read(lines)
+        if read is None:
+            return False
+        keys, values = read
+        count = len(keys) // view.key_size
+        if self._count + count > self._most or view.past_end(keys):
+            return False
+        self._line += count
+        self._gather(count, keys, values, self._reader.kept * count)
+        return True
+
+    def _read_each(self, lines: bytes) -> None:
+        for line in lines.split(b"\n")[:-1]:
+            self._read(line)
 
     def _keep(self, data: bytes) -> None:
         """Keep a part of a line."""
@@ -174,15 +197,17 @@ class Loading(Streaming):
             entry = self._file.entry(decoded(line), self._map)
             if self._count == self._most:
                 raise refusal(errno.EFBIG, f"more lines than the map can hold ({self._most})")
-            self._gather(entry)
+            size = len(entry.value)
+            kept = entry.kept.to_bytes(size, "little") if entry.kept else b""
+            self._gather(1, entry.key, entry.value, kept)
         except (Refused, Incomplete, OSError) as error:
             raise self._refuse(what, error, line) from error
 
-    def _gather(self, entry: Entry) -> None:
-        if not self._gathered or self._gathered[-1].count == self._together:
+    def _gather(self, count: int, keys: bytes, values: bytes, kept: bytes) -> None:
+        if not self._gathered or self._gathered[-1].count >= self._together:
             self._gathered.append(_Gathered())
-        self._gathered[-1].add(entry)
-        self._count += 1
+        self._gathered[-1].add(count, keys, values, kept)
+        self._count += count
 
     def flush(self) -> Iterator[None]:
         """Set what was gathered. The text may go on: a process that was forked has closed its

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,9 +132,10 @@ class MapView:
         """What is equal for keys that the kernel takes for the same, and only for those."""
         return prefix(key) if self.prefixes else key
 
-    def past_end(self, key: bytes) -> bool:
-        """Whether a key is an index that the map cannot have."""
-        return self.indexed and int.from_bytes(key, sys.byteorder) >= self.max_entries
+    def past_end(self, keys: bytes) -> bool:
+        """Whether one of the keys, which lie one after the other, is an index that the map cannot
+        have."""
+        return self.indexed and max(memoryview(keys).cast("I")) >= self.max_entries
 
     @property
     def hidden(self) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from support.maps import (
@@ -96,7 +97,8 @@ WAYS = [
     "jq -c . {} 1<> sample/entries.jsonl",
     "while read -r line; do echo $line; done < {} > sample/entries.jsonl",
     "while read -r line; do echo $line >> sample/entries.jsonl; done < {}",
-    'python3 -c \'import sys; open("sample/entries.jsonl", "w").write(open(sys.argv[1]).read())\' {}',
+    "python3 -c 'from sys import argv as a; open(a[2], \"w\").write(open(a[1]).read())' {} "
+    "sample/entries.jsonl",
     "(head -n 1 {}; tail -n +2 {}) > sample/entries.jsonl",
     "(head -n 1 {}; tail -n +2 {}) >> sample/entries.jsonl",
     'printf %s "$(cat {})" > sample/entries.jsonl',
@@ -253,15 +255,17 @@ def test_a_process_that_closes_its_copy_disturbs_no_line(mounted: Mount, sample:
     assert numbers(sample) == OLD | {5: 5, 6: 6}
 
 
+WRITING = "import os, time; os.write(1, os.read(0, 4096)); os.write(2, b'.'); time.sleep(60)"
+
+
 @pytest.mark.parametrize("cut", [0, 5])
 def test_a_writer_that_is_killed(mounted: Mount, sample: Map, cut: int) -> None:
-    """Killed between two lines, it has closed its file like any other; within one, nothing is set."""
+    """Killed between two lines, it has closed its file as any other; within one, nothing is set."""
     given = text_of({5: 5, 6: 6}).encode()
     path = mounted.path / "sample/entries.jsonl"
-    with subprocess.Popen(
-        ["python3", "-uc", "import os, sys, time; os.write(1, sys.stdin.buffer.read()); print('.', file=sys.stderr); time.sleep(99)"],
-        stdin=subprocess.PIPE, stdout=path.open("wb", buffering=0), stderr=subprocess.PIPE,
-    ) as writer:  # fmt: skip
+    with path.open("wb", buffering=0) as file:
+        writer = subprocess.Popen(["python3", "-c", WRITING], stdin=PIPE, stdout=file, stderr=PIPE)
+    with writer:
         assert writer.stdin and writer.stderr
         writer.stdin.write(given[: len(given) - cut])
         writer.stdin.close()
