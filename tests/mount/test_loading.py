@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from subprocess import PIPE
 import pytest
 from support.maps import (
     ARRAYS,
+    NO_PREALLOC,
     SIX,
     dump,
     each_key,
@@ -24,6 +26,9 @@ from support.mounting import Mount
 from support.samples import Workshop, workshop
 from support.waiting import eventually
 
+from fusefs.bpf.btf_build import BtfBuilder
+from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.cpus import possible_cpus
 from fusefs.bpf.map import Map, MapType
 from fusefs.tree.map_types import MAP_TYPES, Shape
 
@@ -403,3 +408,107 @@ def test_many_lines(mounted: Mount, kind: MapType, tmp_path: Path, compact: bool
     assert mounted.sh(f"cat {path} > sample/entries.jsonl").code == 0
     found = dump(sample)
     assert {key: found.get(key) for key in before} == before
+
+
+# Values that are written in part, and bytes that no text tells.
+
+CONFIG = struct.Struct("=B3sIH16s2s")  # `config` of support.maps, with its padding
+OLD_CONFIG = CONFIG.pack(1, b"abc", 2, 443, b"old", b"de")
+
+
+def test_fields_that_are_left_out_stay_as_they_are(mounted: Mount) -> None:
+    sample = mounted.pin("sample", make_map(value="config"))
+    sample.update(u32(1), OLD_CONFIG)
+    given = [
+        '{"key": 1, "value": {"mode": "MODE_OFF"}}',
+        '{"key": 2, "value": {"label": "new"}}',
+        '{"key": 1, "value": {"label": "both"}}',
+        '{"key": 2, "value": {"enabled": true}}',
+    ]
+    assert mounted.sh("cat > sample/entries.jsonl", "\n".join(given).encode()).code == 0
+    assert sample.lookup(u32(1)) == CONFIG.pack(1, b"abc", 0, 443, b"both", b"de")
+    assert sample.lookup(u32(2)) == CONFIG.pack(1, bytes(3), 0, 0, b"new", bytes(2))
+
+
+def test_they_are_those_of_when_the_text_ends(mounted: Mount) -> None:
+    sample = mounted.pin("sample", make_map(value="pair"))
+    sample.update(u32(1), struct.pack("=Ii", 1, 2))
+    with (mounted.path / "sample/entries.jsonl").open("w") as file:
+        file.write('{"key": 1, "value": {"first": 7}}\n')
+        file.flush()
+        sample.update(u32(1), struct.pack("=Ii", 3, 4))  # as a program does meanwhile
+    assert sample.lookup(u32(1)) == struct.pack("=Ii", 7, 4)
+
+
+@pytest.mark.parametrize("lines", ["cat", "jq -c ."])
+def test_bytes_that_are_not_shown_stay(mounted: Mount, lines: str, tmp_path: Path) -> None:
+    count = 5000
+    sample = mounted.pin("sample", make_map(value="config", max_entries=count))
+    keys = b"".join(map(u32, range(count)))
+    sample.update_all(keys, OLD_CONFIG * count)
+    path = tmp_path / "backup"
+    assert mounted.sh(f"{lines} sample/entries.jsonl > {path}").code == 0
+    sample.update_all(keys, CONFIG.pack(0, b"xyz", 0, 0, b"", b"zz") * count)
+    assert mounted.sh(f"cat {path} > sample/entries.jsonl").code == 0
+    expected = CONFIG.pack(1, b"xyz", 2, 443, b"old", b"zz")
+    assert dump(sample) == dict.fromkeys(map(u32, range(count)), expected)
+
+
+def test_a_lock_is_left_alone(mounted: Mount) -> None:
+    types = BtfBuilder()
+    number = types.integer("unsigned int", 4)
+    lock = types.struct("bpf_spin_lock", 4, [("val", number, 0)])
+    value = types.struct("guarded", 8, [("count", number, 0), ("lock", lock, 32)])
+    with BtfObject.load(types.build()) as btf:
+        made = Map.create(
+            MapType.HASH, key_size=4, value_size=8, max_entries=8, name="sample",
+            btf=btf, key_type=number, value_type=value,
+        )  # fmt: skip
+    sample = mounted.pin("sample", made)
+    sample.update(u32(1), struct.pack("=II", 5, 0))
+    result = mounted.sh("sed s/5/6/ sample/entries.jsonl | tee sample/entries.jsonl")
+    assert result.stdout == '{"key": 1, "value": {"count": 6}}\n'
+    assert sample.lookup(u32(1)) == struct.pack("=II", 6, 0)
+
+
+def test_prefixes_and_cpus(mounted: Mount) -> None:
+    trie = mounted.pin("trie", make_map(MapType.LPM_TRIE, key=8, value=8, flags=NO_PREALLOC))
+    given = b'{"key": "10.1.0.0/16", "value": 5}\n{"key": "10.0.0.0/8", "value": 0x7}\n'
+    assert mounted.sh("cat > trie/entries.jsonl", given).code == 0
+    found = {(key[0], key[4:6]): value for key, value in dump(trie).items()}
+    assert found == {(16, b"\x0a\x01"): u64(5), (8, b"\x0a\x00"): u64(7)}
+    each = mounted.pin("each", make_map(MapType.PERCPU_HASH))
+    numbers = list(range(possible_cpus()))
+    given = f'{{"key": 1, "value": 9}}\n{{"key": 2, "value": {numbers}}}\n'.encode()
+    assert mounted.sh("cat > each/entries.jsonl", given).code == 0
+    assert dump(each) == {u32(1): value_of(each, 9), u32(2): b"".join(map(u64, numbers))}
+
+
+def test_a_format_that_is_set_is_that_of_lines(mounted: Mount) -> None:
+    sample = mounted.pin("addresses", make_map(value="u32"))
+    mounted.sh("echo 'key: ipv4' > addresses/format; echo 'value: be' >> addresses/format")
+    given = b'{"key": "10.0.0.1", "value": 443}\n'
+    assert mounted.sh("tee addresses/entries.jsonl", given).code == 0
+    assert dump(sample) == {bytes([10, 0, 0, 1]): (443).to_bytes(4, "big")}
+    assert (mounted.path / "addresses/entries.jsonl").read_bytes() == given
+
+
+@pytest.mark.parametrize("form", ["cat", "jq -c .", "sed 's/:/ :/'"])
+def test_others_are_served_meanwhile(mounted: Mount, tmp_path: Path, form: str) -> None:
+    """Between the writes of a long text, of plain lines or others, and while it is set."""
+    sample = mounted.pin("sample", make_map(max_entries=MANY))
+    other = mounted.pin("other", make_map())
+    name = mounted.path / "other/entries/1"
+    keys = b"".join(map(u32, range(MANY)))
+    sample.update_all(keys, b"".join(map(u64, range(MANY))))
+    path = tmp_path / "backup"
+    assert mounted.sh(f"{form} < sample/entries.jsonl > {path}").code == 0
+    other.update(u32(1), u64(1))
+    turns = 0
+    with subprocess.Popen(["dd", f"if={path}", "of=sample/entries.jsonl", "bs=1M", "status=none"],
+                          cwd=mounted.path) as writer:  # fmt: skip
+        while writer.poll() is None:
+            name.read_text()
+            turns += 1
+    assert writer.returncode == 0
+    assert turns > 5
