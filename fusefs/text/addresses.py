@@ -29,7 +29,7 @@ class Ipv4(Codec):
 
     @property
     def plain(self) -> str:
-        return '"([0-9.]{7,15})"'
+        return '"([0-9.]{7,15}+)"'
 
     def packed(self, texts: Sequence[bytes]) -> bytes:
         return b"".join(socket.inet_pton(socket.AF_INET, text.decode()) for text in texts)
@@ -54,7 +54,7 @@ class Ipv6(Codec):
 
     @property
     def plain(self) -> str:
-        return '"([0-9a-f:.]{2,45})"'
+        return '"([0-9a-f:.]{2,45}+)"'
 
     def packed(self, texts: Sequence[bytes]) -> bytes:
         return b"".join(socket.inet_pton(socket.AF_INET6, text.decode()) for text in texts)

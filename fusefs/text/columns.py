@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fusefs.text.codec import Cell, Codec, Column, Form, Texts, unpacked
 
 # What takes apart so many bytes is kept for the next as many, as those of a dump.
 _KEPT = 1 << 17
+# `struct` codes of so many bytes.
+_UNITS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class _Pass:
@@ -85,6 +88,8 @@ def joined(size: int, fields: Sequence[tuple[int, int, bytes]]) -> bytes:
     _offset, width, column = fields[0]
     data = bytearray(len(column) // width * size)
     for offset, width, column in fields:
-        for at in range(width):
-            data[offset + at :: size] = column[at::width]
+        unit = math.gcd(8, offset, width, size)  # so many bytes are copied at once
+        source, target = (memoryview(part).cast(_UNITS[unit]) for part in (column, data))
+        for at in range(width // unit):
+            target[offset // unit + at :: size // unit] = source[at :: width // unit]
     return bytes(data)

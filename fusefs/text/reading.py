@@ -8,6 +8,7 @@ everything else is for `fusefs.text.lines`, which gives the same where both take
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Iterable
@@ -27,16 +28,19 @@ class LinesReader:
     def __init__(self, key: Codec, value: Codec) -> None:
         self.key = key
         self.value = value
-        self._line = _pattern(key, value)
         self.kept = value.kept.to_bytes(value.size, "little") if value.kept else b""
+
+    @functools.cached_property
+    def _line(self) -> re.Pattern[bytes] | None:
+        return _pattern(self.key, self.value)
 
     def read(self, text: bytes) -> tuple[bytes, bytes] | None:
         """The keys and the values that whole lines give, one after the other; None when not all of
         them are plain lines that give one each."""
-        if self._line is None:
+        if self._line is None or not self._line.match(text):
             return None
         rows: list[tuple[bytes, ...]] = self._line.findall(text)
-        if not rows or len(rows) != text.count(b"\n"):
+        if len(rows) != text.count(b"\n"):
             return None
         columns = list(zip(*rows, strict=True))
         width = len(self.key.flat.cells)
@@ -83,4 +87,4 @@ def _apart(cells: Iterable[Cell]) -> bool:
 
 def _spaced(text: str) -> str:
     """What matches a part of a line with and without its spaces, as jq -c writes it."""
-    return "".join(" ?" if token == " " else re.escape(token) for token in _TOKEN.findall(text))
+    return "".join(" ?+" if token == " " else re.escape(token) for token in _TOKEN.findall(text))

@@ -129,7 +129,7 @@ class Number(Codec):
 
     @property
     def plain(self) -> str:
-        return "(-?[0-9]{1,40})"
+        return "(-?+[0-9]{1,40}+)"
 
     def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
         """The integers of texts as `plain` has them. Raises ValueError."""
@@ -169,7 +169,7 @@ class Pointer(Number):
 
     @property
     def plain(self) -> str:
-        return '"(0x[0-9a-f]{1,32})"'
+        return '"(0x[0-9a-f]{1,32}+)"'
 
     def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
         return [int(text, 16) for text in texts]
@@ -281,7 +281,7 @@ class Enumeration(Number):
 
     @property
     def plain(self) -> str:
-        return r'("[^"\\\x00-\x1f]*"|-?[0-9]{1,20})'
+        return r'("[^"\\\x00-\x1f]*+"|-?+[0-9]{1,20}+)'
 
     @functools.cached_property
     def _plain(self) -> dict[bytes, int]:

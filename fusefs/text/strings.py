@@ -53,7 +53,7 @@ class CharArray(Codec):
 
     @property
     def plain(self) -> str:
-        return r'"([ !#-\[\]-~]*)"'  # as `_PLAIN`
+        return r'"([ !#-\[\]-~]*+)"'  # as `_PLAIN`
 
     def packed(self, texts: SequenceOf[bytes]) -> bytes:
         if max(map(len, texts)) > self.size:

@@ -5,7 +5,8 @@ descriptor is closed, and at fsync(2), all that was gathered is set, in batches.
 refused changes nothing, wherever in the text it is.
 
 That a process was killed cannot be told from that it has closed its file: the whole lines that it
-has written are set, unless it was killed within one.
+has written are set, unless it was killed within one. Nor can that a process which it has started
+meanwhile has closed its copy.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fusefs.bpf.batch import split
 from fusefs.bpf.bulk import Stopped
 from fusefs.bpf.map import Map
 from fusefs.text.errors import Incomplete, Refused
@@ -24,7 +24,7 @@ from fusefs.text.reading import LinesReader
 from fusefs.text.value import to_text
 from fusefs.tree.editing import decoded
 from fusefs.tree.files import Streaming, explained
-from fusefs.tree.map_view import MapView
+from fusefs.tree.gathered import Gathered
 from fusefs.tree.node import Opening, refusal
 
 if TYPE_CHECKING:
@@ -32,75 +32,12 @@ if TYPE_CHECKING:
 
 # So many bytes of lines are taken by a write, of plain ones and of others, for others wait so long;
 # who has more writes again, as after any short write.
-_PLAIN_LINES = 1 << 16
+_PLAIN_LINES = 1 << 17
 _LINES = 1 << 12
-# As many entries are set in one go, or as have so many bytes.
-_TOGETHER = 2048
-_TOGETHER_BYTES = 1 << 20
 # What may be gathered for a map of fewer entries, where keys can come again: so many of them, and
 # so many bytes.
 _GATHERED = 1 << 16
 _GATHERED_BYTES = 1 << 24
-
-
-class _Gathered:
-    """Some entries that are to be set: keys and values, one after the other, and which bits of each
-    value stay as they are: of the first values, up to the last that keeps any."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.keys = bytearray()
-        self.values = bytearray()
-        self.kept = bytearray()
-
-    def add(self, count: int, keys: bytes, values: bytes, kept: bytes) -> None:
-        """Add entries; `kept` is empty when they keep nothing."""
-        if kept:
-            self._pad()
-            self.kept += kept
-        self.count += count
-        self.keys += keys
-        self.values += values
-
-    def _pad(self) -> None:
-        """Have `kept` tell of as many values as there are."""
-        self.kept += bytes(len(self.values) - len(self.kept))
-
-    def set(self, bpf_map: Map, view: MapView) -> None:
-        """Set them. Raises `Stopped`."""
-        keys, values = bytes(self.keys), bytes(self.values)
-        if not self.kept:
-            bpf_map.update_all(keys, values)
-            return
-        self._pad()
-        kept = bytes(self.kept)
-        for first, last in self._runs(view):
-            key = slice(first * view.key_size, last * view.key_size)
-            value = slice(first * view.stride, last * view.stride)
-            try:
-                old = bpf_map.values_of(keys[key])
-                bpf_map.update_all(keys[key], _merged(values[value], old, kept[value]))
-            except Stopped as stopped:
-                raise Stopped(stopped.errno or errno.EIO, first + stopped.done) from stopped
-
-    def _runs(self, view: MapView) -> Iterator[tuple[int, int]]:
-        """Where runs begin and end in which no key comes twice: where one does, its later value is
-        written over the earlier one."""
-        seen: set[bytes] = set()
-        first = 0
-        for number, key in enumerate(map(view.same, split(bytes(self.keys), view.key_size))):
-            if key in seen:
-                yield first, number
-                seen.clear()
-                first = number
-            seen.add(key)
-        yield first, self.count
-
-
-def _merged(values: bytes, old: bytes, kept: bytes) -> bytes:
-    """Values with the bits of the old ones that are kept."""
-    bits, before, mask = (int.from_bytes(data, "little") for data in (values, old, kept))
-    return (bits | before & mask).to_bytes(len(values), "little")
 
 
 class Loading(Streaming):
@@ -117,9 +54,8 @@ class Loading(Streaming):
         self._file = file
         self._map = bpf_map
         self._appends = bool(opening.flags & os.O_APPEND)
-        size = self._map.key_size + self._map.stride
-        self._most = max(file.view.max_entries, min(_GATHERED, _GATHERED_BYTES // max(size, 1)))
-        self._together = max(min(_TOGETHER, _TOGETHER_BYTES // max(size, 1)), 1)
+        few = min(_GATHERED, _GATHERED_BYTES // (bpf_map.key_size + bpf_map.stride))
+        self._most = max(file.view.max_entries, few)
         self._reader = LinesReader(file.view.key, file.view.value)
         self._begin()
 
@@ -127,7 +63,7 @@ class Loading(Streaming):
         self._end = 0  # where the next write belongs
         self._rest = bytearray()  # of a line whose end is yet to come
         self._line = 0  # the number of the last line that was read
-        self._gathered: deque[_Gathered] = deque()
+        self._gathered: deque[Gathered] = deque()
         self._count = 0  # of what was gathered
         self._refused = False
         self._complained = False  # whether the log has it that the last line is incomplete
@@ -138,9 +74,8 @@ class Loading(Streaming):
         if self._refused:
             raise refusal(errno.EINVAL, "a line before it was refused")
         if offset != self._end and not self._appends:
-            raise self._refuse(
-                "write", Refused("lines are taken one after the other, from the first")
-            )
+            reason = "lines are taken one after the other, from the first"
+            raise self._refuse("write", Refused(reason))
         taken = self._take(data)
         self._end = offset + taken
         return taken
@@ -148,16 +83,33 @@ class Loading(Streaming):
     def _take(self, data: bytes) -> int:
         """Read as many lines as others can wait for, and keep a last one that has no end yet; how
         much was taken."""
-        end = data.rfind(b"\n", 0, _PLAIN_LINES) + 1
-        if not end or not self._read_plain(bytes(self._rest) + data[:end]):
-            end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
-            self._read_each(bytes(self._rest) + data[:end] if end else b"")
-        if end:
-            self._rest.clear()
+        end = self._read_plain_lines(data) or self._read_each(data)
         if data.find(b"\n", end) >= 0:
             return end
         self._keep(data[end:])
         return len(data)
+
+    def _read_plain_lines(self, data: bytes) -> int:
+        """Read all lines at once, or else the first quarter of them, or the first quarter of those;
+        how much was read."""
+        size = _PLAIN_LINES
+        while size > _LINES:
+            end = data.rfind(b"\n", 0, size) + 1
+            if end and self._read_plain(bytes(self._rest) + data[:end]):
+                self._rest.clear()
+                return end
+            size = min(size, len(data)) // 4
+        return 0
+
+    def _read_each(self, data: bytes) -> int:
+        """Read some lines one by one; how much was read."""
+        end = data.rfind(b"\n", 0, _LINES) + 1 or data.find(b"\n") + 1
+        if end:
+            lines = bytes(self._rest) + data[: end - 1]
+            self._rest.clear()
+            for line in lines.split(b"\n"):
+                self._read(line)
+        return end
 
     def _read_plain(self, lines: bytes) -> bool:
         """Gather what lines say, all at once; whether that could be done."""
@@ -172,12 +124,8 @@ class Loading(Streaming):
         if self._count + count > self._most or view.past_end(keys):
             return False
         self._line += count
-        self._gather(count, keys, values, self._reader.kept * count)
+        self._add(count, keys, values, self._reader.kept * count)
         return True
-
-    def _read_each(self, lines: bytes) -> None:
-        for line in lines.split(b"\n")[:-1]:
-            self._read(line)
 
     def _keep(self, data: bytes) -> None:
         """Keep a part of a line."""
@@ -188,24 +136,27 @@ class Loading(Streaming):
         self._rest += data
         self._complained = False
 
-    def _read(self, line: bytes, what: str = "write") -> None:
+    def _read(self, line: bytes) -> None:
         """Gather what a line says. Raises OSError when it is refused."""
         self._line += 1
-        if not line.strip():
-            return
-        try:
-            entry = self._file.entry(decoded(line), self._map)
-            if self._count == self._most:
-                raise refusal(errno.EFBIG, f"more lines than the map can hold ({self._most})")
-            size = len(entry.value)
-            kept = entry.kept.to_bytes(size, "little") if entry.kept else b""
-            self._gather(1, entry.key, entry.value, kept)
-        except (Refused, Incomplete, OSError) as error:
-            raise self._refuse(what, error, line) from error
+        if line.strip():
+            try:
+                self._gather_line(line)
+            except (Refused, Incomplete, OSError) as error:
+                raise self._refuse("write", error, line) from error
 
-    def _gather(self, count: int, keys: bytes, values: bytes, kept: bytes) -> None:
-        if not self._gathered or self._gathered[-1].count >= self._together:
-            self._gathered.append(_Gathered())
+    def _gather_line(self, line: bytes) -> None:
+        """Raises `Refused`, `Incomplete` or OSError."""
+        entry = self._file.entry(decoded(line), self._map)
+        if self._count == self._most:
+            raise refusal(errno.EFBIG, f"more lines than the map can hold ({self._most})")
+        size = len(entry.value)
+        kept = entry.kept.to_bytes(size, "little") if entry.kept else b""
+        self._add(1, entry.key, entry.value, kept)
+
+    def _add(self, count: int, keys: bytes, values: bytes, kept: bytes) -> None:
+        if not self._gathered or self._gathered[-1].full:
+            self._gathered.append(Gathered(self._file.view))
         self._gathered[-1].add(count, keys, values, kept)
         self._count += count
 
@@ -218,7 +169,7 @@ class Loading(Streaming):
             some = self._gathered.popleft()
             self._count -= some.count
             try:
-                some.set(self._map, self._file.view)
+                some.set(self._map)
             except OSError as error:
                 raise self._stopped(some, error, done, count) from error
             done += some.count
@@ -230,23 +181,27 @@ class Loading(Streaming):
         rest = bytes(self._rest)
         if not rest.strip():
             return
+        self._line += 1
         try:
-            self._file.entry(decoded(rest), self._map)
+            self._gather_line(rest)
         except Incomplete as error:
-            if self._complained:
-                raise refusal(errno.EINVAL, str(error)) from error
-            self._complained = True
-            raise self._explained("close", error, rest, self._line + 1) from error
-        except (Refused, OSError):
-            pass  # told as for any other line
+            self._line -= 1
+            raise self._unfinished(error, rest) from error
+        except (Refused, OSError) as error:
+            raise self._refuse("close", error, rest) from error
         self._rest.clear()
-        self._read(rest, "close")
 
-    def _stopped(self, some: _Gathered, error: OSError, done: int, count: int) -> OSError:
+    def _unfinished(self, error: Incomplete, rest: bytes) -> OSError:
+        """Nothing is set before the last line is whole; the log has that once."""
+        if self._complained:
+            return refusal(errno.EINVAL, str(error))
+        self._complained = True
+        return self._explained("close", error, rest, self._line + 1)
+
+    def _stopped(self, some: Gathered, error: OSError, done: int, count: int) -> OSError:
         """Drop all that is left; the error for the user."""
         at = error.done if isinstance(error, Stopped) else 0
-        size = self._map.key_size
-        key = to_text(self._file.view.key, bytes(some.keys[at * size :][:size])).strip()
+        key = to_text(self._file.view.key, some.key(at)).strip()
         what = f"close {self._file.name}, {done + at} of {count} entries set, stopped at key {key}"
         self._drop()
         return explained(self._file.subject, self._map, what, error)
