@@ -1,28 +1,66 @@
-"""Open directories, whose readers get their names some at a time."""
+"""Open directories, whose readers get their names some at a time.
+
+A name can be listed with the attributes of what it is, or as a plain entry (`plain_entries`). The
+first makes an inode in the kernel and answers the stat that may follow; the second costs a tenth,
+and each stat that does follow then costs a request. Which is right depends on the reader, who does
+not say what it wants: `ls -U` the names, `ls -l` the attributes, each a moment after its name.
+
+So the reader is watched. One name in each reply is plain, as a bait; if that is looked up before
+the next reply, its reader wants attributes, and the others of the next reply get them; else they
+are plain. A reader who comes for attributes only after it has all names, as find does, has not
+shown it yet; so the first names, as many as are still believed when it has them all, get
+attributes anyway.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 
 import trio
 
-from fusefs.tree.node import Directory, Node
+from fusefs.inodes import ROOT
+from fusefs.tree.node import Directory, Node, Unmade
 
 # A listing lets other requests in after so many seconds.
 _TURN = 0.005
+# So many names are listed within the time for which the kernel believes their attributes (FRESH).
+_FIRST = 1024
+
+Child = Node | Unmade | int  # an inode number stands for `.` and `..`
 
 
 class Listing:
-    """An open directory: where its reader stands in it."""
+    """An open directory, with its inode number, and where its reader stands in it."""
 
-    def __init__(self, directory: Directory, first: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, directory: Directory, number: int) -> None:
+        self.number = number
         self._directory = directory
-        self._first = first  # `.` and `..` and their inode numbers
+        self._first = ((".", number), ("..", ROOT))
         self._position = 0
-        self._children: Iterator[tuple[str, Node] | None] = directory.children()
-        self._waiting: tuple[str, Node | int] | None = None
+        self._children = directory.children()
+        self._waiting: tuple[str, Child] | None = None
         self._turn_ends = 0.0
+        self._wanted = True  # whether attributes are
+        self._bait: str | None = None
+        self._taken = False
+
+    def begin(self) -> None:
+        """A reply begins."""
+        self._wanted = self._taken or self._position < _FIRST
+        self._taken = False
+        # A directory that fits into one reply has no bait.
+        self._bait = None if self._position else ""
+
+    def plain(self, name: str) -> bool:
+        """Whether the next name of the reply is to be a plain entry, where it can be one."""
+        if self._bait is None:
+            self._bait = name
+            return True
+        return not self._wanted
+
+    def looked_up(self, name: str) -> None:
+        """Somebody has looked up a name in the directory."""
+        self._taken |= name == self._bait
 
     async def seek(self, position: int) -> None:
         """Go to a position: the number of names before it. Back means from the start again."""
@@ -42,8 +80,8 @@ class Listing:
             self._turn_ends = now + _TURN
         return overdue
 
-    async def peek(self) -> tuple[str, Node | int] | None:
-        """The name here, with its node or inode number; None at the end."""
+    async def peek(self) -> tuple[str, Child] | None:
+        """The name here, with what it stands for; None at the end."""
         if self._waiting is None and self._position < len(self._first):
             self._waiting = self._first[self._position]
         while self._waiting is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 import sys
+import time
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
+from typing import ClassVar
 
 from fusefs.bpf.batch import split
 from fusefs.bpf.bpffs import RenameFlags
@@ -23,11 +26,13 @@ from fusefs.tree.files import explained
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
+    FRESH,
     Attributes,
     Directory,
     File,
     Node,
     Opening,
+    Unmade,
     gone,
     refusal,
     searchable,
@@ -53,6 +58,11 @@ class KeyNode(Node):
         seen one before."""
 
 
+def of_key(subject: Subject, view: MapView, key: bytes) -> Hashable:
+    """The identity of what stands for a key."""
+    return subject.identity, "entries", view.same(key)
+
+
 class Entry(ValueFile, KeyNode):
     """The value of one key, as a line of JSON. It need not be there: it may be yet to be made."""
 
@@ -61,8 +71,7 @@ class Entry(ValueFile, KeyNode):
     def __init__(
         self, subject: Subject, view: MapView, key: bytes, name: str, identity: Hashable = None
     ) -> None:
-        identity = (subject.identity, "entries", view.same(key) if identity is None else identity)
-        super().__init__(subject, view, f"entries/{name}", identity)
+        super().__init__(subject, view, f"entries/{name}", identity or of_key(subject, view, key))
         self.key = key
 
     @property
@@ -139,6 +148,9 @@ class KeyedMap:
     `caller` is who asks, where it is somebody's right to ask that matters; None for those who ask
     for what everybody may know.
     """
+
+    file_type: ClassVar[int] = stat.S_IFREG  # of its nodes
+    read_at = 0.0  # when the kernel gave what `pieces` gives now
 
     def __init__(
         self,
@@ -221,7 +233,7 @@ class KeyedMap:
         node.found(value, self.subject.status().st_mtime_ns)
         return node
 
-    def nodes(self) -> Iterator[tuple[str, Node] | None]:
+    def nodes(self) -> Iterator[tuple[str, Node | Unmade] | None]:
         """All that the map has, with their names; None for "not yet, ask again"."""
         view = self.view
         mtime_ns = self.subject.status().st_mtime_ns
@@ -234,12 +246,27 @@ class KeyedMap:
                 each_value = split(values, view.stride) if values else iter([b""])
                 names = to_names(view.key, keys)
                 for name, key, value in zip(names, each_key, each_value, strict=True):
-                    node = self.node(key, name)
-                    if values:
-                        self.note(node, value, mtime_ns)
-                    if digest := digest_of(name):
+                    if view.long_names and (digest := digest_of(name)):
                         view.long_keys[digest] = key
-                    yield name, node
+                    known = (value, self.read_at, mtime_ns) if values else None
+                    make = functools.partial(self._listed, bpf_map, name, key, known)
+                    yield name, Unmade(of_key(self.subject, view, key), self.file_type, make)
+
+    def _listed(
+        self, bpf_map: Map, name: str, key: bytes, known: tuple[bytes, float, int] | None
+    ) -> KeyNode:
+        """The node of a key that a listing has found, with its value, when that was read, and the
+        time that `note` takes. Raises `gone()`."""
+        node = self.node(key, name)
+        if known:
+            value, read_at, mtime_ns = known
+            if time.monotonic() - read_at > FRESH:  # its reader takes its time
+                try:
+                    value = self.look(bpf_map, key)
+                except FileNotFoundError:
+                    raise gone() from None
+            self.note(node, value, mtime_ns)
+        return node
 
     def note(self, node: KeyNode, value: bytes, mtime_ns: int) -> None:
         """Note the value that a listing has found, see `KeyNode.found`."""
@@ -248,6 +275,7 @@ class KeyedMap:
     def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
         """Keys and their values, some at a time or none."""
         for batch in bpf_map.batches():
+            self.read_at = time.monotonic()
             yield from batch.pieces(self.view.key_size, self.view.stride, self.view.piece(_PIECE))
             if not batch.count:
                 yield b"", b""
@@ -371,7 +399,7 @@ class Entries(Directory):
     def lookup_by(self, name: str, caller: Caller) -> Node:
         return self._find(caller).find(name)
 
-    def children(self) -> Iterator[tuple[str, Node] | None]:
+    def children(self) -> Iterator[tuple[str, Node | Unmade] | None]:
         return self._find().nodes()
 
     def create(self, name: str, caller: Caller) -> File:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import time
 from collections.abc import Iterator
 from types import MappingProxyType
 
@@ -100,6 +101,7 @@ class SocketMap(KeyedMap):
             if not batch.count:
                 yield b"", b""
                 continue
+            self.read_at = time.monotonic()
             if stride == _COOKIE:
                 cookies = struct.unpack(f"={batch.count}Q", batch.values)
                 found: dict[int, socket_diag.Socket] = {}

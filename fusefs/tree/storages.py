@@ -40,7 +40,9 @@ class LiveEntry(Entry):
     __slots__ = ("_serial", "_table")
 
     def __init__(self, table: StorageMap, key: bytes, serial: tuple[int, ...]) -> None:
-        super().__init__(table.subject, table.view, key, table.name(key), (key, serial))
+        subject = table.subject
+        identity = (subject.identity, "entries", key, serial)
+        super().__init__(subject, table.view, key, table.name(key), identity)
         self._table = table
         self._serial = serial
 
