@@ -63,6 +63,7 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
 
     @functools.wraps(handler)
     async def wrapper(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._root.turn()
         try:
             result = await handler(self, *args, **kwargs)
         except OSError as error:
@@ -72,7 +73,8 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
         except Exception as error:
             log.exception("%s failed", _Shown(name, args))
             raise FUSEError(errno.EIO) from error
-        log.debug("%s", _Shown(name, args))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", _Shown(name, args))
         return result
 
     return wrapper
@@ -293,6 +295,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listing(fh)
         await listing.seek(start_id)
+        self._root.turn()
         listing.begin()
         entry = EntryAttributes()
         referred: list[Inode] = []
@@ -309,6 +312,7 @@ class Operations(pyfuse3.Operations):
                 start_id = listing.advance()
                 if listing.overdue():
                     await trio.lowlevel.checkpoint()
+                    self._root.turn()
         except BaseException:
             # The reply is an error: the kernel hears of none of these.
             for inode in referred:
@@ -399,6 +403,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
         await waiting.prepared(known.node)
+        self._root.turn()
         fh = self._open(known, flags, ctx)
         try:
             # What the kernel still knows from the lookup may be another value's size.

@@ -69,10 +69,15 @@ class Entry(ValueFile, KeyNode):
     __slots__ = ("key",)
 
     def __init__(
-        self, subject: Subject, view: MapView, key: bytes, name: str, identity: Hashable = None
+        self, subject: Subject, view: MapView, key: bytes, identity: Hashable = None
     ) -> None:
-        super().__init__(subject, view, f"entries/{name}", identity or of_key(subject, view, key))
+        super().__init__(subject, view, "", identity or of_key(subject, view, key))
         self.key = key
+
+    @property
+    def name(self) -> str:
+        # Made when it is asked for, which is seldom.
+        return f"entries/{to_name(self.view.key, self.key)}"
 
     @property
     def codec(self) -> Codec:
@@ -174,9 +179,9 @@ class KeyedMap:
             raise gone()
         return obj
 
-    def node(self, key: bytes, name: str) -> KeyNode:
+    def node(self, key: bytes) -> KeyNode:
         """What stands for a key, whether the map has it or not."""
-        return Entry(self.subject, self.view, key, name)
+        return Entry(self.subject, self.view, key)
 
     def key(self, name: str) -> bytes:
         """The key that `name` spells, whether the map has it or not.
@@ -227,7 +232,7 @@ class KeyedMap:
     def find(self, name: str) -> Node:
         """The node of a key that the map has. Raises FileNotFoundError."""
         key = self.spelled(name)
-        node = self.node(key, self.name(key))
+        node = self.node(key)
         with self.open() as bpf_map:
             value = self.look(bpf_map, key)
         node.found(value, self.subject.status().st_mtime_ns)
@@ -249,15 +254,13 @@ class KeyedMap:
                     if view.long_names and (digest := digest_of(name)):
                         view.long_keys[digest] = key
                     known = (value, self.read_at, mtime_ns) if values else None
-                    make = functools.partial(self._listed, bpf_map, name, key, known)
+                    make = functools.partial(self._listed, bpf_map, key, known)
                     yield name, Unmade(of_key(self.subject, view, key), self.file_type, make)
 
-    def _listed(
-        self, bpf_map: Map, name: str, key: bytes, known: tuple[bytes, float, int] | None
-    ) -> KeyNode:
+    def _listed(self, bpf_map: Map, key: bytes, known: tuple[bytes, float, int] | None) -> KeyNode:
         """The node of a key that a listing has found, with its value, when that was read, and the
         time that `note` takes. Raises `gone()`."""
-        node = self.node(key, name)
+        node = self.node(key)
         if known:
             value, read_at, mtime_ns = known
             if time.monotonic() - read_at > FRESH:  # its reader takes its time
@@ -309,7 +312,7 @@ class KeyedMap:
         """The file of a key that the map does not have."""
         if reason := self.traits.unset or self.traits.unmade:
             raise refusal(errno.EPERM, reason)
-        node = self.node(key := self.key(name), self.name(key))
+        node = self.node(self.key(name))
         if not isinstance(node, File):
             raise refusal(errno.EPERM, "its entries are symbolic links: ln -s makes one")
         if self.view.frozen(self.subject):

@@ -91,7 +91,7 @@ class LinkedMap(KeyedMap, ABC):
         """The links that are to be renamed."""
         return ScratchLinks(self.place)
 
-    def node(self, key: bytes, name: str) -> KeyNode:
+    def node(self, key: bytes) -> KeyNode:
         return Slot(self, key)
 
     def find(self, name: str) -> Node:

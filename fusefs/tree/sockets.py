@@ -74,8 +74,8 @@ class SocketMap(KeyedMap):
     # What is known of the sockets that are being listed.
     _known: Known = MappingProxyType({})
 
-    def node(self, key: bytes, name: str) -> KeyNode:
-        return SocketEntry(self.subject, self.view, key, name)
+    def node(self, key: bytes) -> KeyNode:
+        return SocketEntry(self.subject, self.view, key)
 
     def look(self, bpf_map: Map, key: bytes) -> bytes:
         return _look(bpf_map, key)
