@@ -40,13 +40,13 @@ class Listing:
         self._children = directory.children()
         self._waiting: tuple[str, Child] | None = None
         self._turn_ends = 0.0
-        self._wanted = True  # whether attributes are
+        self._wanted = False  # whether attributes are
         self._bait: str | None = None
         self._taken = False
 
     def begin(self) -> None:
         """A reply begins."""
-        self._wanted = self._taken or self._position < _FIRST
+        self._wanted = self._taken
         self._taken = False
         # A directory that fits into one reply has no bait.
         self._bait = None if self._position else ""
@@ -56,14 +56,15 @@ class Listing:
         if self._bait is None:
             self._bait = name
             return True
-        return not self._wanted
+        return not self._wanted and self._position >= _FIRST
 
     def looked_up(self, name: str) -> None:
         """Somebody has looked up a name in the directory."""
         self._taken |= name == self._bait
 
     async def seek(self, position: int) -> None:
-        """Go to a position: the number of names before it. Back means from the start again."""
+        """Go to a position: the number of names given before it. Back means from the start
+        again."""
         if position < self._position:
             self._position, self._waiting = 0, None
             self._children = self._directory.children()
@@ -98,3 +99,8 @@ class Listing:
         self._waiting = None
         self._position += 1
         return self._position
+
+    def skip(self) -> None:
+        """Leave out the next name. It has no position: the kernel goes on after the last name that
+        it was given, which is here."""
+        self._waiting = None

@@ -301,15 +301,14 @@ class Operations(pyfuse3.Operations):
         referred: list[Inode] = []
         try:
             while (child := await listing.peek()) is not None:
-                name, what = child
-                if self._plain and isinstance(what, Unmade) and listing.plain(name):
-                    plain = self._plain.fill(self._inodes.number(what.identity), what.kind)
-                    room = pyfuse3.readdir_reply(token, os.fsencode(name), plain, start_id + 1)
-                else:
-                    room = self._list(token, name, what, entry, start_id + 1, referred)
-                if not room:
-                    return
-                start_id = listing.advance()
+                try:
+                    if not self._list(token, *child, listing, entry, start_id + 1, referred):
+                        return
+                    start_id = listing.advance()
+                except OSError as error:
+                    if error.errno != errno.ESTALE:
+                        raise
+                    listing.skip()  # it is gone by now
                 if listing.overdue():
                     await trio.lowlevel.checkpoint()
                     self._root.turn()
@@ -324,28 +323,30 @@ class Operations(pyfuse3.Operations):
         token: pyfuse3.ReaddirToken,
         name: str,
         child: Child,
+        listing: Listing,
         entry: EntryAttributes,
         position: int,
         referred: list[Inode],
     ) -> bool:
-        """Add a name to a reply; whether it had room. A node that is gone by now is left out."""
+        """Add a name to a reply; whether it had room. Raises `gone()`."""
         if isinstance(child, int):
             _fill_dot(entry, child)
             return pyfuse3.readdir_reply(token, os.fsencode(name), entry, position)
+        if isinstance(child, Unmade):
+            if self._plain and listing.plain(name):
+                plain = self._plain.fill(self._inodes.number(child.identity), child.kind)
+                return pyfuse3.readdir_reply(token, os.fsencode(name), plain, position)
+            child = child.make()
+        inode = self._inodes.enter(child)
         try:
-            inode = self._inodes.enter(child.make() if isinstance(child, Unmade) else child)
-            try:
-                self._fill_listed(entry, name, inode)
-                if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, position):
-                    return False
-                inode.lookups += 1
-                referred.append(inode)
-            finally:
-                self._inodes.release(inode)
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-        return True
+            self._fill_listed(entry, name, inode)
+            if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, position):
+                return False
+            inode.lookups += 1
+            referred.append(inode)
+            return True
+        finally:
+            self._inodes.release(inode)
 
     def _fill_listed(self, entry: EntryAttributes, name: str, inode: Inode) -> None:
         """Fill in the attributes of a child. Raises `gone()`; any other trouble is its own."""
