@@ -21,8 +21,8 @@ import trio
 from fusefs.inodes import ROOT
 from fusefs.tree.node import Directory, Node, Unmade
 
-# A listing lets other requests in after so many seconds.
-_TURN = 0.005
+# A listing lets other requests in after so many seconds: a file takes six to be read.
+_TURN = 0.0005
 # So many names are listed within the time for which the kernel believes their attributes (FRESH).
 _FIRST = 1024
 
@@ -43,20 +43,22 @@ class Listing:
         self._wanted = False  # whether attributes are
         self._bait: str | None = None
         self._taken = False
+        self._begun = 0  # where the reply began
 
     def begin(self) -> None:
         """A reply begins."""
-        self._wanted = self._taken
-        self._taken = False
-        # A directory that fits into one reply has no bait.
-        self._bait = None if self._position else ""
+        self._wanted, self._taken = self._taken, False
+        self._bait = None
+        self._begun = self._position
 
     def plain(self, name: str) -> bool:
         """Whether the next name of the reply is to be a plain entry, where it can be one."""
+        plain = not self._wanted and self._position >= _FIRST
         if self._bait is None:
-            self._bait = name
-            return True
-        return not self._wanted and self._position >= _FIRST
+            # A directory that fits into one reply needs no bait.
+            plain = plain or self._begun > 0
+            self._bait = name if plain else None
+        return plain
 
     def looked_up(self, name: str) -> None:
         """Somebody has looked up a name in the directory."""
