@@ -22,7 +22,7 @@ from fusefs.mount import (
     prepare_mountpoint,
     serve,
 )
-from fusefs.options import TYPE, OptionError, is_listed, split_options
+from fusefs.options import TYPE, OptionError, choice, split_options
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
 _SYSLOG = "/dev/log"
@@ -37,7 +37,8 @@ Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
                and the others of mount.fuse3(8);
                config=FILE: formats of keys and values, instead of
                {DEFAULT_FILE};
-               by_id=visible: list .by-id, the objects of the whole kernel
+               by_id=visible: list .by-id, the objects of the whole kernel;
+               loop=stock: serve requests with pyfuse3's own, slower loop
   -f           stay in the foreground, and log to standard error
   -d           log each request; implies -f
   --version    say the version
@@ -93,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source, mountpoint = paths if len(paths) == 2 else (DEFAULT_SOURCE, paths[0])
     try:
         options, own = split_options(given.options, source)
-        by_id_listed = is_listed(own.get("by_id"))
+        by_id_listed = choice(own, "by_id") == "visible"
+        fast_loop = choice(own, "loop") == "fast"
     except OptionError as error:
         _fail(2, str(error))
     try:
@@ -107,7 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_privilege()
         directory = open_source(source)
         prepare_mountpoint(mountpoint, directory)
-        serve_here = functools.partial(serve, directory, mountpoint, options, formats, by_id_listed)
+        serve_here = functools.partial(
+            serve, directory, mountpoint, options, formats, by_id_listed, fast_loop
+        )
         if foreground:
             serve_here(lambda: None)
         else:

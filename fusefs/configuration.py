@@ -17,13 +17,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fusefs.bpf.btf import Btf
-from fusefs.bpf.btf_file import read_btf
 from fusefs.text.errors import Refused
-from fusefs.text.formats import check_setting
 from fusefs.text.jsontext import escape_controls
 from fusefs.tree.formats import Formats, Rule
+
+if TYPE_CHECKING:
+    from fusefs.bpf.btf import Btf
 
 DEFAULT_FILE = "/etc/bpf-fusefs.toml"
 
@@ -74,6 +75,8 @@ def _formats(given: dict[str, object]) -> Formats:
 
 
 def _rule(pattern: str, table: object) -> Rule:
+    from fusefs.text.formats import check_setting  # noqa: PLC0415 - for those who have a file
+
     if not isinstance(table, dict):
         raise _WrongError(f"format: expected a table for '{pattern}'")
     settings: dict[str, str] = {}
@@ -98,6 +101,8 @@ def _leaves(table: dict[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def _types(file: str) -> Btf:
+    from fusefs.bpf.btf_file import read_btf  # noqa: PLC0415 - likewise
+
     try:
         return read_btf(Path(file))
     except (OSError, ValueError) as error:  # BtfError; a NUL in the name

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from fusefs import loop
 from fusefs.bpf import bpffs, libc
 from fusefs.bpf.mounts import mounts
 from fusefs.bpf.syscall import may_use_bpf
@@ -108,6 +109,7 @@ def serve(
     options: set[str],
     formats: Formats,
     by_id_listed: bool,
+    fast_loop: bool,
     ready: Callable[[], None],
 ) -> None:
     """Mount, call `ready`, and serve until the mount is unmounted or a signal ends it.
@@ -135,7 +137,7 @@ def serve(
         raise MountError(f"{mountpoint}: {error}") from None
     try:
         ready()
-        trio.run(_serve, operations)
+        trio.run(_serve, operations, fast_loop)
     finally:
         pyfuse3.close()
 
@@ -148,7 +150,7 @@ def check_answer(mountpoint: str) -> None:
         raise MountError(f"{mountpoint}: the mount does not answer: {error.strerror}") from None
 
 
-async def _serve(operations: Operations) -> None:
+async def _serve(operations: Operations, fast_loop: bool) -> None:
     # Cancelled, and not asked to end: pyfuse3.terminate() would wait for requests under way.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -160,5 +162,5 @@ async def _serve(operations: Operations) -> None:
 
             nursery.start_soon(stop_on_signal)
             operations.start(nursery)
-            await pyfuse3.main()
+            await loop.main(fast=fast_loop)
             nursery.cancel_scope.cancel()

@@ -457,11 +457,11 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def flush(self, fh: int) -> None:
-        self._file(fh).flush()
+        await waiting.flushed(self._file(fh))
 
     @request
     async def fsync(self, fh: int, datasync: bool) -> None:
-        self._file(fh).flush()
+        await waiting.flushed(self._file(fh))
 
     @request
     async def release(self, fh: int) -> None:

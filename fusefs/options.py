@@ -6,7 +6,7 @@ FUSE's, and libfuse refuses them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 TYPE = "bpf-fusefs"
 
@@ -23,8 +23,10 @@ _FOREIGN = frozenset(
 )
 
 
-# Options of our own.
-_OURS = frozenset(["config=", "by_id="])
+# Options of our own that have one of some values; the first if they are not given.
+_CHOICES = {"by_id": ("hidden", "visible"), "loop": ("fast", "stock")}
+# All of our own.
+_OURS = frozenset(["config=", *(f"{name}=" for name in _CHOICES)])
 
 
 class OptionError(ValueError):
@@ -63,8 +65,10 @@ def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str
     return options, own
 
 
-def is_listed(by_id: str | None) -> bool:
-    """Whether `.by-id/` is listed, by the value of the option. Raises `OptionError`."""
-    if by_id not in (None, "hidden", "visible"):
-        raise OptionError(f"by_id is 'visible' or 'hidden', not '{by_id}'")
-    return by_id == "visible"
+def choice(own: Mapping[str, str], name: str) -> str:
+    """The value of an option of our own that has one of some values. Raises `OptionError`."""
+    values = _CHOICES[name]
+    value = own.get(name, values[0])
+    if value not in values:
+        raise OptionError(f"{name} is {' or '.join(map(repr, values))}, not '{value}'")
+    return value

@@ -38,15 +38,14 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
     some time; programs then read again, unless it was a signal that they wait for."""
     deadline = trio.current_time() + PATIENCE
     while (data := handle.read(offset, size)) is None:
-        if handle.awaited is None:
-            await trio.lowlevel.checkpoint()
-            continue
-        with trio.move_on_at(deadline) as scope:
+        awaited = handle.awaited is not None
+        with trio.move_on_at(deadline):
             await _more(handle)
-        if scope.cancelled_caught:
+        if trio.current_time() >= deadline:
             if filler := handle.filler(offset):
                 return filler
-            raise refusal(errno.EINTR)
+            if awaited:
+                raise refusal(errno.EINTR)
     return data
 
 
@@ -56,6 +55,12 @@ async def write(handle: Handle, offset: int, data: bytes) -> int:
         with trio.move_on_after(PATIENCE):
             await _more(handle)
     return taken
+
+
+async def flushed(handle: Handle) -> None:
+    """Have an open file commit what was written to it. Raises OSError."""
+    for _ in handle.flush():
+        await trio.lowlevel.checkpoint()
 
 
 async def prepared(node: Node) -> None:
@@ -71,6 +76,7 @@ async def prepared(node: Node) -> None:
 async def _more(handle: Handle) -> None:
     """Wait until there may be more to read."""
     if handle.awaited is None:
+        await trio.lowlevel.checkpoint()
         return
     await _readable(handle.awaited)
     if not handle.ready:

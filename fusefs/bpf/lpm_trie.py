@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import operator
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fusefs.bpf.batch import Batch, split
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from fusefs.bpf.map import Map
 
 _LENGTH = 4  # bytes of a key that tell the length of the prefix
+# How often the walk through a trie may start over.
+_RESTARTS = 100
 # How often a value is looked up that may be another prefix's.
 _TRIES = 4
 
@@ -62,23 +63,7 @@ def has(bpf_map: Map, key: bytes) -> bool:
     return following is None or following != bpf_map.next_key(None)
 
 
-def certain(bpf_map: Map, batch: Batch, again: Batch) -> Batch:
-    """A batch without what was not there, by another look at the same place.
-
-    What is the same in both is taken for certain, and the rest is looked up key by key.
-    """
-    if batch == again:
-        return batch
-    size, stride = bpf_map.key_size, bpf_map.stride
-    others = dict(again.pairs(size, stride))
-    pairs: dict[bytes, bytes] = {}
-    for key, value in batch.pairs(size, stride):
-        with contextlib.suppress(FileNotFoundError):
-            pairs[key] = value if others.get(key) == value else lookup(bpf_map, key)
-    return Batch(len(pairs), b"".join(pairs), b"".join(pairs.values()))
-
-
-def last_left(bpf_map: Map, batch: Batch) -> bytes:
+def _last_left(bpf_map: Map, batch: Batch) -> bytes:
     """The last key of a batch that the trie still has, for a walk to go on from. Where all were
     deleted, there is little before them that it would pass again."""
     keys = list(split(batch.keys, bpf_map.key_size))
@@ -92,27 +77,43 @@ def place(key: bytes) -> int:
     return (int.from_bytes(key[4:], "big") | (1 << rest) - 1) << 16 | rest
 
 
-def onward(batches: Iterator[Batch], key_size: int, stride: int, most: int) -> Iterator[Batch]:
-    """The batches of a trie without what comes again.
+def batches(bpf_map: Map, read: Callable[[bytes | None], tuple[Batch, bool]]) -> Iterator[Batch]:
+    """The batches of a trie, without what is not there, and without what comes again.
 
-    When the prefix that the kernel stands on is deleted, it starts over from the first; but the
-    order in which it gives them is known. Raises OSError, EAGAIN, after `most` entries: a walk that
-    is always thrown back has an end.
+    `read` gives the batch after a key, and whether it is the last. Each is read twice: what is the
+    same in both is certain. When the prefix that the kernel stands on is deleted, it starts over
+    from the first; but the order in which it gives them is known. Raises OSError, EAGAIN: a walk
+    that is always thrown back has an end.
     """
-    last = -1
-    for batch in batches:
-        places = [place(key) for key in split(batch.keys, key_size)]
-        if all(map(operator.lt, [last, *places], places)):
-            yield batch
-        else:
-            new: list[tuple[bytes, bytes]] = []
-            for at, pair in zip(places, batch.pairs(key_size, stride), strict=True):
-                if at > last:
-                    new.append(pair)
-                    last = at
-            keys, values = (b"".join(pair[side] for pair in new) for side in (0, 1))
-            yield Batch(len(new), keys, values)
-        last = max([last, *places[-1:]])
+    most = _RESTARTS * (bpf_map.info.max_entries + 1)
+    position: bytes | None = None
+    reached = -1
+    ended = False
+    while not ended:
+        batch, ended = read(position)
+        if not batch.count:
+            return
+        again, _ = read(position)
+        position = _last_left(bpf_map, batch)
         most -= batch.count
+        if batch != again or not reached < place(batch.keys[: bpf_map.key_size]):
+            batch = _certain(bpf_map, batch, again, reached)
+        if batch.count:
+            reached = place(batch.keys[-bpf_map.key_size :])
+        yield batch
         if most < 0:
             raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
+
+
+def _certain(bpf_map: Map, batch: Batch, again: Batch, reached: int) -> Batch:
+    """What of a batch is there, and beyond the place that was reached. What is not the same at
+    another look is looked up key by key."""
+    size, stride = bpf_map.key_size, bpf_map.stride
+    others = dict(again.pairs(size, stride))
+    pairs: dict[bytes, bytes] = {}
+    for key, value in batch.pairs(size, stride):
+        if place(key) > reached:
+            reached = place(key)
+            with contextlib.suppress(FileNotFoundError):
+                pairs[key] = value if others.get(key) == value else lookup(bpf_map, key)
+    return Batch(len(pairs), b"".join(pairs), b"".join(pairs.values()))

@@ -12,7 +12,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from fusefs.bpf import lpm_trie, map_memory, syscall, walk
+from fusefs.bpf import bulk, lpm_trie, map_memory, syscall, walk
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cpus import possible_cpus
@@ -198,6 +198,10 @@ class Map(Object):
         )
         return cls(syscall.bpf(Command.MAP_CREATE, arguments))
 
+    def again(self) -> Map:
+        """The same map, open once more: no two threads can use one `Map` at a time."""
+        return Map(os.dup(self.fd))
+
     def _call(self, command: Command, key: bytes, flags: int = 0) -> None:
         if len(key) != self.key_size:
             raise OSError(errno.EINVAL, f"a key has {self.key_size} bytes, not {len(key)}")
@@ -254,6 +258,16 @@ class Map(Object):
             existence = Existence.ANY
         ctypes.memmove(self._value, value, len(value))
         self._call(Command.MAP_UPDATE_ELEM, key, existence)
+
+    def update_all(self, keys: bytes, values: bytes) -> None:
+        """Set the values of many keys, which lie one after the other as the values do; the last
+        wins where a key comes again. Raises `bulk.Stopped`, which tells how far it came."""
+        bulk.update_all(self, keys, values)
+
+    def values_of(self, keys: bytes) -> bytes:
+        """The values of many keys, one after the other as these lie; zeros for keys that the map
+        does not have."""
+        return bulk.values_of(self, keys)
 
     def _check(self, key: bytes, existence: Existence) -> None:
         """Raise FileExistsError or FileNotFoundError unless it is so."""

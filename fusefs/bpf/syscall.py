@@ -47,6 +47,7 @@ class Command(enum.IntEnum):
     MAP_FREEZE = 22
     BTF_GET_NEXT_ID = 23
     MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusefs.bpf import lpm_trie, syscall
+from fusefs.bpf.ahead import ahead
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.object import buffer
 from fusefs.bpf.syscall import ENOTSUPP, Command
@@ -26,8 +27,6 @@ _BATCH_ENTRIES = 4096
 # A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
 # are tried next.
 _BATCH_LEAST = 16
-# How often the walk through an LPM trie may start over.
-_RESTARTS = 100
 # What is taken for the most entries that a map has for which no bound was set, as one of cgroups.
 _UNBOUNDED = 1 << 20
 # So many slots are looked at in one go where there are no batches, and so many bytes are gathered.
@@ -38,10 +37,8 @@ _TOGETHER = 1 << 16
 def batches(bpf_map: Map) -> Iterator[Batch]:
     """What `Map.batches` gives."""
     try:
-        found = _in_batches(bpf_map)
-        if bpf_map.prefixes:
-            most = _RESTARTS * (bpf_map.info.max_entries + _BATCH_ENTRIES)
-            found = lpm_trie.onward(found, bpf_map.key_size, bpf_map.stride, most)
+        large = bpf_map.info.max_entries > _BATCH_ENTRIES
+        found = _read_ahead(bpf_map) if large else _in_batches(bpf_map)
         yield from found
     except OSError as error:
         # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
@@ -50,19 +47,21 @@ def batches(bpf_map: Map) -> Iterator[Batch]:
         yield from one_by_one(bpf_map)
 
 
+def _read_ahead(bpf_map: Map) -> Iterator[Batch]:
+    with bpf_map.again() as own, contextlib.closing(ahead(_in_batches(own))) as found:
+        yield from found
+
+
 def _in_batches(bpf_map: Map) -> Iterator[Batch]:
     reader = _Reader(bpf_map)
+    if bpf_map.prefixes:
+        yield from lpm_trie.batches(bpf_map, lambda position: reader.read(position)[::2])
+        return
     position: bytes | None = None
     last = False
     while not last:
-        batch, following, last = reader.read(position)
-        if not bpf_map.prefixes or not batch.count:
-            yield batch
-        else:
-            again, _, _ = reader.read(position)
-            yield lpm_trie.certain(bpf_map, batch, again)
-            following = lpm_trie.last_left(bpf_map, batch)
-        position = following
+        batch, position, last = reader.read(position)
+        yield batch
 
 
 class _Reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Sequence
 
 from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
@@ -26,6 +27,13 @@ class Ipv4(Codec):
     def shown(self, column: Column) -> Texts:
         return [f'"{text}"' for text in map(socket.inet_ntoa, column)]
 
+    @property
+    def plain(self) -> str:
+        return '"([0-9.]{7,15}+)"'
+
+    def packed(self, texts: Sequence[bytes]) -> bytes:
+        return b"".join(socket.inet_pton(socket.AF_INET, text.decode()) for text in texts)
+
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         return _address(socket.AF_INET, "an IPv4 address", node, path)
 
@@ -43,6 +51,13 @@ class Ipv6(Codec):
 
     def shown(self, column: Column) -> Texts:
         return [f'"{socket.inet_ntop(socket.AF_INET6, item)}"' for item in column]
+
+    @property
+    def plain(self) -> str:
+        return '"([0-9a-f:.]{2,45}+)"'
+
+    def packed(self, texts: Sequence[bytes]) -> bytes:
+        return b"".join(socket.inet_pton(socket.AF_INET6, text.decode()) for text in texts)
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         return _address(socket.AF_INET6, "an IPv6 address", node, path)
@@ -69,6 +84,13 @@ class Mac(Codec):
 
     def shown(self, column: Column) -> Texts:
         return [f'"{item.hex(":")}"' for item in column]
+
+    @property
+    def plain(self) -> str:
+        return '"([0-9a-f]{2}(?::[0-9a-f]{2}){5})"'
+
+    def packed(self, texts: Sequence[bytes]) -> bytes:
+        return bytes.fromhex(b"".join(texts).replace(b":", b"").decode())
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         text = scalar(node, path, "a hardware address")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from fusefs.text.codec import Codec, Column, Texts, unpacked
+from fusefs.text.codec import MOST_CELLS, Codec, Column, Flat, Texts, undivided, unpacked
 from fusefs.text.errors import Refused, clip, refusal
 from fusefs.text.parse import Mapping, Node, Sequence
 
@@ -33,6 +33,15 @@ class _Repeated(Codec):
     def mask(self) -> int:
         element = self.element.mask.to_bytes(self.stride, "little")
         return int.from_bytes(element * self.count, "little")
+
+    @functools.cached_property
+    def flat(self) -> Flat:
+        inner, count = self.element.flat, self.count
+        if len(inner.cells) * count > MOST_CELLS:
+            return undivided(self)
+        cells = (cell for index in range(count) for cell in inner.at(index * self.stride))
+        json, bare = ", ".join([inner.json] * count), ",".join([inner.bare] * count)
+        return Flat(tuple(cells), f"[{json}]", f"[{bare}]")
 
     def _elements(self, column: Column) -> Column:
         """The elements of all values of a column, one after the other."""
@@ -121,6 +130,11 @@ class PerCpu(_Repeated):
     def __init__(self, inner: Codec, ncpus: int) -> None:
         super().__init__(inner, ncpus, inner.name, (inner.size + 7) // 8 * 8)
 
+    @functools.cached_property
+    def kept(self) -> int:
+        element = self.element.kept.to_bytes(self.stride, "little")
+        return int.from_bytes(element * self.count, "little")
+
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         ncpus, takes_sequence = self.count, self.element.takes_sequence
         if not isinstance(node, Sequence):
@@ -155,6 +169,10 @@ class PerCpu(_Repeated):
 class PerCpuSum(PerCpu):
     """The same values, shown as one: its numbers are the sums over all CPUs (see
     `Codec.summed`). It cannot be written."""
+
+    @property
+    def flat(self) -> Flat:
+        return undivided(self)
 
     def shown(self, column: Column) -> Texts:
         return self.element.summed(self._elements(column), self.count)

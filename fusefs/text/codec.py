@@ -13,6 +13,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
 from typing import Any
 
 from fusefs.text.errors import refusal
@@ -25,6 +26,31 @@ Column = SequenceOf[Any]
 Texts = SequenceOf[object]
 # One of the ways to write a column: `Codec.shown`, `Codec.named`.
 Form = Callable[["Codec", Column], Texts]
+# A field: where it begins, in bytes, and what it is.
+Cell = tuple[int, "Codec"]
+
+# A value is taken apart into so many fields, and no more: a hostile type may have as many as there
+# are paths through it.
+MOST_CELLS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A value as a row of fields, and what is between them in JSON and in file names: `%s` stands
+    for each field, in the same order."""
+
+    cells: tuple[Cell, ...]
+    json: str
+    bare: str
+
+    def at(self, offset: int) -> tuple[Cell, ...]:
+        """The fields, when the value begins at `offset`."""
+        return tuple((offset + start, codec) for start, codec in self.cells)
+
+
+def undivided(codec: Codec) -> Flat:
+    """A value as one field."""
+    return Flat(((0, codec),), "%s", "%s")
 
 
 class Codec(ABC):
@@ -47,6 +73,11 @@ class Codec(ABC):
         """What a column of these values is unpacked with: a native `struct` code of standard size,
         an integer's or that of some bytes."""
         return f"{self.size}s"
+
+    @property
+    def flat(self) -> Flat:
+        """The fields of a value; itself when it is not made of others, or of too many."""
+        return undivided(self)
 
     @abstractmethod
     def shown(self, column: Column) -> Texts:
@@ -71,6 +102,17 @@ class Codec(ABC):
         fields that are not shown. `path` names the value in reasons. Raises `Refused`.
         """
 
+    @property
+    def plain(self) -> str:
+        """A regular expression for the JSON of a value as it is nearly always written, with one
+        group, of which `packed` takes the text; empty where there is none."""
+        return ""
+
+    def packed(self, texts: SequenceOf[bytes]) -> bytes:
+        """The bytes of the values that these texts give, one after the other; as `encode` would
+        have them. Raises ValueError, OSError or struct.error when one of them gives none."""
+        raise NotImplementedError(f"{self.name} has no plain form")
+
     def begins(self, token: str) -> bool:
         """Whether the bare `token` can still become a value by adding characters to it."""
         return not token
@@ -80,10 +122,25 @@ class Codec(ABC):
         """The bits that the text tells, byte 0 of the value being the lowest."""
         return (1 << self.size * 8) - 1
 
+    @functools.cached_property
+    def kept(self) -> int:
+        """The bits that stay as they were, whatever text is written over them."""
+        return (1 << self.size * 8) - 1 & ~self.mask
+
     def decode(self, data: bytes) -> Json:
         """The value of `data`, which is `size` bytes, as Python's json module has it."""
         value: Json = json.loads(str(self.shown(unpacked(self, data))[0]))
         return value
+
+
+def shown(codec: Codec, column: Column) -> Texts:
+    """`Codec.shown`, as a `Form`."""
+    return codec.shown(column)
+
+
+def named(codec: Codec, column: Column) -> Texts:
+    """`Codec.named`, as a `Form`."""
+    return codec.named(column)
 
 
 def unpacked(codec: Codec, data: bytes, pad: int = 0) -> Column:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import struct
 from collections.abc import Sequence
+from typing import Any, Literal
 
-from fusefs.text.codec import Codec, Column, Form, Texts
+from fusefs.text.codec import Cell, Codec, Column, Form, Texts, unpacked
 
-Cell = tuple[int, Codec]
+# What takes apart so many bytes is kept for the next as many, as those of a dump.
+_KEPT = 1 << 17
+# `struct` codes of so many bytes.
+_UNITS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class _Pass:
     """Fields that do not overlap: one `struct` format takes all of them out."""
 
     def __init__(self) -> None:
-        self.format = "="
+        self.format = ""
         self.end = 0
         self.width = 0
+        self._whole = struct.Struct("=")
 
     def add(self, offset: int, codec: Codec) -> int:
         """Take in a field behind the others; its number among them."""
@@ -25,6 +30,16 @@ class _Pass:
         self.end = offset + codec.size
         self.width += 1
         return self.width - 1
+
+    def unpack(self, data: bytes, size: int) -> tuple[Any, ...]:
+        """The fields of all values in `data`, of `size` bytes, those of the first before others."""
+        if self._whole.size == len(data):
+            return self._whole.unpack(data)
+        one = f"{self.format}{size - self.end}x"
+        whole = struct.Struct("=" + one * (len(data) // size))
+        if len(data) <= _KEPT:
+            self._whole = whole
+        return whole.unpack(data)
 
 
 class Layout:
@@ -35,6 +50,7 @@ class Layout:
     """
 
     def __init__(self, size: int, cells: Sequence[Cell]) -> None:
+        self._size = size
         self._cells = cells
         passes: list[_Pass] = []
         places: dict[tuple[int, str], tuple[int, int]] = {}
@@ -44,16 +60,15 @@ class Layout:
                 if number == len(passes):
                     passes.append(_Pass())
                 places[offset, codec.code] = number, passes[number].add(offset, codec)
-        self._passes = [(struct.Struct(f"{p.format}{size - p.end}x"), p.width) for p in passes]
+        self._passes = passes
         self._places = [places[offset, codec.code] for offset, codec in cells]
 
     def columns(self, data: bytes) -> list[Column]:
         """The column of each field, of the values that lie in `data` one after the other."""
-        flat = [
-            (list(itertools.chain.from_iterable(layout.iter_unpack(data))), width)
-            for layout, width in self._passes
-        ]
-        return [flat[number][0][place :: flat[number][1]] for number, place in self._places]
+        if len(self._cells) == 1 and self._cells[0][1].size == self._size:
+            return [unpacked(self._cells[0][1], data)]
+        rows = [(each.unpack(data, self._size), each.width) for each in self._passes]
+        return [rows[number][0][place :: rows[number][1]] for number, place in self._places]
 
     def texts(self, data: bytes, form: Form) -> list[Texts]:
         """The same columns as texts."""
@@ -62,3 +77,19 @@ class Layout:
             form(codec, column)
             for (_offset, codec), column in zip(self._cells, columns, strict=True)
         ]
+
+
+def joined(size: int, fields: Sequence[tuple[int, int, bytes]]) -> bytes:
+    """The other way: values of `size` bytes, one after the other, of the column of each field; it
+    is given by its offset, its size and its bytes, those of all values one after the other. What
+    belongs to no field is zero."""
+    if len(fields) == 1 and fields[0][1] == size:
+        return fields[0][2]
+    _offset, width, column = fields[0]
+    data = bytearray(len(column) // width * size)
+    for offset, width, column in fields:
+        unit = math.gcd(8, offset, width, size)  # so many bytes are copied at once
+        source, target = (memoryview(part).cast(_UNITS[unit]) for part in (column, data))
+        for at in range(width // unit):
+            target[offset // unit + at :: size // unit] = source[at :: width // unit]
+    return bytes(data)

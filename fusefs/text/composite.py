@@ -8,17 +8,26 @@ from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
-from fusefs.text.codec import Codec, Column, Form, Texts, scalar
-from fusefs.text.columns import Cell, Layout
+from fusefs.text.codec import (
+    MOST_CELLS,
+    Cell,
+    Codec,
+    Column,
+    Flat,
+    Form,
+    Texts,
+    named,
+    scalar,
+    shown,
+    undivided,
+)
+from fusefs.text.columns import Layout
 from fusefs.text.errors import clip, refusal
 from fusefs.text.escaping import escape
 from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Mapping, Node, Sequence
 
 _LISTED = 8  # field names in a reason
-# Fields of a struct within a struct are taken out together with its parent's, up to so many: a
-# hostile type may have as many as there are paths through it.
-_FLAT = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,34 +58,6 @@ class Part:
         where = f"{path}.{self.name}" if path and self.name else path or self.name
         old = bytes(data[self.offset : self.end])
         data[self.offset : self.end] = self.codec.encode(node, old, where)
-
-
-@dataclass(frozen=True, slots=True)
-class _Flat:
-    """Fields of a struct, and what is between them in JSON and in file names: `%s` stands for each
-    field, in the same order."""
-
-    cells: list[Cell]
-    json: list[str]
-    bare: list[str]
-
-    def take(self, offset: int, inner: _Flat, json: str = "", bare: str = "") -> None:
-        """Take in the fields of a struct at `offset`, as a member of these names if it has one."""
-        self.cells.extend((offset + at, codec) for at, codec in inner.cells)
-        if json:
-            self.json.append(f"{json}: {{{', '.join(inner.json)}}}")
-            self.bare.append(f"{bare}={{{','.join(inner.bare)}}}")
-        else:
-            self.json.extend(inner.json)
-            self.bare.extend(inner.bare)
-
-
-def _shown(codec: Codec, column: Column) -> Texts:
-    return codec.shown(column)
-
-
-def _named(codec: Codec, column: Column) -> Texts:
-    return codec.named(column)
 
 
 class Composite(Codec):
@@ -127,25 +108,26 @@ class Composite(Codec):
         return int.from_bytes(mask, "little")
 
     @functools.cached_property
-    def _flat(self) -> _Flat:
-        """The fields in order, those of structs within it among them."""
-        flat = _Flat([], [], [])
+    def flat(self) -> Flat:
+        cells: list[Cell] = []
+        json: list[str] = []
+        bare: list[str] = []
         for part in self.parts:
-            inner = part.codec._flat if isinstance(part.codec, Composite) else None
-            name = to_json(part.name).replace("%", "%%"), escape(part.name).replace("%", "%%")
-            if inner and not part.name:
-                flat.take(part.offset, inner)
-            elif inner and len(flat.cells) + len(inner.cells) <= _FLAT:
-                flat.take(part.offset, inner, *name)
-            else:
-                flat.cells.append((part.offset, part.codec))
-                flat.json.append(f"{name[0]}: %s")
-                flat.bare.append(f"{name[1]}=%s")
-        return flat
+            inner = part.codec.flat
+            if part.name and len(cells) + len(inner.cells) > MOST_CELLS:
+                inner = undivided(part.codec)
+            cells.extend(inner.at(part.offset))
+            if part.name:
+                json.append(f"{_literal(to_json(part.name))}: {inner.json}")
+                bare.append(f"{_literal(escape(part.name))}={inner.bare}")
+            else:  # its members are among ours, and so without its braces
+                json.append(inner.json[1:-1])
+                bare.append(inner.bare[1:-1])
+        return Flat(tuple(cells), f"{{{', '.join(json)}}}", f"{{{','.join(bare)}}}")
 
     @functools.cached_property
     def _layout(self) -> Layout:
-        return Layout(self.size, self._flat.cells)
+        return Layout(self.size, self.flat.cells)
 
     def _texts(self, column: Column, form: Form, template: str) -> Texts:
         if not self.shows:
@@ -154,16 +136,15 @@ class Composite(Codec):
         return list(map(template.__mod__, zip(*columns, strict=True)))
 
     def shown(self, column: Column) -> Texts:
-        return self._texts(column, _shown, f"{{{', '.join(self._flat.json)}}}")
+        return self._texts(column, shown, self.flat.json)
 
     def summed(self, column: Column, count: int) -> Texts:
-        template = f"{{{', '.join(self._flat.json)}}}"
         if not self.shows:
-            return [template] * (len(column) // count)
-        return self._texts(column, lambda codec, cell: codec.summed(cell, count), template)
+            return [self.flat.json] * (len(column) // count)
+        return self._texts(column, lambda codec, cell: codec.summed(cell, count), self.flat.json)
 
     def named(self, column: Column) -> Texts:
-        return self._texts(column, _named, f"{{{','.join(self._flat.bare)}}}")
+        return self._texts(column, named, self.flat.bare)
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         if isinstance(node, Mapping):
@@ -242,3 +223,8 @@ class Union(Composite):
         data = bytearray(old)
         part.apply(value, data, path)
         return data != old
+
+
+def _literal(text: str) -> str:
+    """`text` for a place where `%` has a meaning."""
+    return text.replace("%", "%%")

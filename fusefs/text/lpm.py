@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fusefs.text.addresses import Ipv4, Ipv6
 from fusefs.text.arrays import Array
-from fusefs.text.codec import Codec, Column, Texts, scalar, unpacked
+from fusefs.text.codec import Codec, Column, Texts, scalar
+from fusefs.text.columns import Layout, joined
 from fusefs.text.composite import Composite, Part, Struct
 from fusefs.text.errors import clip, refusal
 from fusefs.text.parse import Mapping, Node, Scalar
@@ -88,9 +89,12 @@ class Lpm(Codec):
     def mask(self) -> int:
         return self.data.mask << 8 * _LENGTH_SIZE | self.length.mask
 
-    def _columns(self, column: Column) -> tuple[Column, Column]:
-        lengths = unpacked(self.length, b"".join(item[:_LENGTH_SIZE] for item in column))
-        return lengths, unpacked(self.data, b"".join(item[_LENGTH_SIZE:] for item in column))
+    @functools.cached_property
+    def _layout(self) -> Layout:
+        return Layout(self.size, ((0, self.length), (_LENGTH_SIZE, self.data)))
+
+    def _columns(self, column: Column) -> list[Column]:
+        return self._layout.columns(b"".join(column))
 
     def shown(self, column: Column) -> Texts:
         lengths, data = self._columns(column)
@@ -99,6 +103,21 @@ class Lpm(Codec):
             return list(map(form.__mod__, zip(lengths, self.data.shown(data), strict=True)))
         words = (str(text).strip('"') for text in self.data.shown(data))
         return [f'"{word}/{length}"' for word, length in zip(words, lengths, strict=True)]
+
+    @property
+    def plain(self) -> str:
+        bare = self.data.plain.strip('"')
+        if not bare or isinstance(self.data, Composite | Array | CharArray):
+            return ""
+        return f'"({bare[1:-1]}/[0-9]{{1,5}})"'
+
+    def packed(self, texts: Sequence[bytes]) -> bytes:
+        words, lengths = zip(*(text.split(b"/") for text in texts), strict=True)
+        if max(map(int, lengths)) > self.data.size * 8:
+            raise ValueError("a prefix is too long")
+        length = 0, _LENGTH_SIZE, self.length.packed(lengths)
+        data = _LENGTH_SIZE, self.data.size, self.data.packed(words)
+        return joined(self.size, (length, data))
 
     def named(self, column: Column) -> Texts:
         lengths, data = self._columns(column)

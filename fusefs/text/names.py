@@ -25,8 +25,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from fnmatch import translate
+from itertools import repeat
 
 from fusefs.text.arrays import Array
 from fusefs.text.codec import Codec, unpacked
@@ -49,6 +49,10 @@ _DIGEST_SIZE = 16
 _KEPT = LONGEST - len(DIGEST) - 2 * _DIGEST_SIZE
 _LEAST_CUT = LONGEST - 5  # half a character, half an escape
 
+# How a name begins or ends that may have to be changed: as a scratch name or a raw one.
+_ENDS = [re.split(r"[*?]", pattern) for pattern in (*SCRATCH, RAW)]
+_HEADS = tuple(ends[0] for ends in _ENDS if ends[0])
+_TAILS = tuple(ends[-1] for ends in _ENDS if not ends[0])
 _SCRATCH = re.compile("|".join(translate(pattern) for pattern in SCRATCH))
 _DIGEST = re.compile(f"{DIGEST}([0-9a-f]{{{2 * _DIGEST_SIZE}}})\\Z")
 _HALF_ESCAPE = re.compile(r"%[0-9A-F]?\Z")
@@ -63,24 +67,49 @@ def looks_scratch(name: str) -> bool:
 
 def to_name(codec: Codec, data: bytes) -> str:
     """The file name of the key `data`, which is `codec.size` bytes; see `to_names`."""
-    return next(to_names(codec, data))
+    return to_names(codec, data)[0]
 
 
-def to_names(codec: Codec, keys: bytes) -> Iterator[str]:
+def to_names(codec: Codec, keys: bytes) -> list[str]:
     """The file names of the keys that lie in `keys` one after the other.
 
     Never empty, "." or "..", without "/", NUL and control characters, and of no more than `LONGEST`
     bytes. Different keys have different names.
     """
-    spelled = map(str, codec.named(unpacked(codec, keys)))
-    size, hidden = codec.size, ~codec.mask & (1 << codec.size * 8) - 1
-    for number, text in enumerate(spelled):
-        bare = text[1:-1] if isinstance(codec, Composite) else text
-        if not bare or (hidden and _bits(codec, keys, number) & hidden):
-            name = RAW + keys[number * size :][:size].hex()
-        else:
-            name = _presentable(bare)
-        yield _fitting(name, keys[number * size :][:size])
+    texts = list(map(str, codec.named(unpacked(codec, keys))))
+    if isinstance(codec, Composite):
+        texts = [text[1:-1] for text in texts]
+    if _are_names(texts) and not _hides(codec, keys):
+        return texts  # nearly always
+    size = codec.size
+    each = [keys[number * size :][:size] for number in range(len(texts))]
+    return [_name(codec, key, text) for key, text in zip(each, texts, strict=True)]
+
+
+def _are_names(texts: list[str]) -> bool:
+    """Whether none of those texts has to be changed to be a name, as far as can be seen at once."""
+    return (
+        all(texts)
+        and not any(map(str.startswith, texts, repeat(_HEADS)))
+        and not any(map(str.endswith, texts, repeat(_TAILS)))
+        and max(map(len, texts), default=0) <= LONGEST
+        and all(map(str.isascii, texts))
+    )
+
+
+def _hides(codec: Codec, keys: bytes) -> bool:
+    """Whether one of `keys` has a bit that their text does not tell."""
+    hidden = (~codec.mask & (1 << codec.size * 8) - 1).to_bytes(codec.size, "little")
+    if not any(hidden):
+        return False
+    bits = int.from_bytes(keys, "little")
+    return bits & int.from_bytes(hidden * (len(keys) // codec.size), "little") != 0
+
+
+def _name(codec: Codec, key: bytes, text: str) -> str:
+    """The name of one key of which `text` is the text."""
+    name = RAW + key.hex() if not text or _hides(codec, key) else _presentable(text)
+    return _fitting(name, key)
 
 
 def text_to_name(text: str) -> str:
@@ -136,11 +165,6 @@ def _cut(name: str) -> str:
     return _HALF_ESCAPE.sub("", start.decode("utf-8", "ignore"))
 
 
-def _bits(codec: Codec, keys: bytes, number: int) -> int:
-    """The bits of a key, as `Codec.mask` counts them."""
-    return int.from_bytes(keys[number * codec.size :][: codec.size], "little")
-
-
 def from_name(codec: Codec, name: str) -> bytes:
     """The key that `name` spells, in this or any other spelling of its parts.
 
@@ -148,14 +172,21 @@ def from_name(codec: Codec, name: str) -> bytes:
     """
     if name.startswith(RAW) and _is_raw(codec, name):
         return bytes.fromhex(name.removeprefix(RAW))
-    node = _read(codec, name)
-    key = codec.encode(node, bytes(codec.size))
+    return whole_key(codec, _read(codec, name))
+
+
+def whole_key(codec: Codec, node: Node, path: str = "") -> bytes:
+    """The key that `node` gives; `path` names it in reasons.
+
+    Raises `Refused` when it gives none, or leaves out a part of one.
+    """
+    key = codec.encode(node, bytes(codec.size), path)
     if not isinstance(node, Scalar):
-        # What a name leaves out stays as it was, so it differs between these two.
-        other = codec.encode(node, b"\xff" * codec.size)
+        # What is left out stays as it was, so it differs between these two.
+        other = codec.encode(node, b"\xff" * codec.size, path)
         differing = int.from_bytes(key, "little") ^ int.from_bytes(other, "little")
         if missing := _first_of(codec, (differing & codec.mask).to_bytes(codec.size, "little")):
-            raise Refused(f"a key needs all of its fields, and {missing} is left out")
+            raise Refused(f"a key needs all of its fields, and {missing} is left out", node.at)
     return key
 
 

@@ -127,6 +127,23 @@ class Number(Codec):
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         return self.read(node, path).to_bytes(self.size, self.order, signed=self.signed)
 
+    @property
+    def plain(self) -> str:
+        return "(-?+[0-9]{1,40}+)"
+
+    def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
+        """The integers of texts as `plain` has them. Raises ValueError."""
+        return list(map(int, texts))
+
+    def packed(self, texts: Sequence[bytes]) -> bytes:
+        numbers = self.parsed(texts)
+        if self.size in CODES:
+            code = CODES[self.size].lower() if self.signed else CODES[self.size]
+            return struct.pack(f"{_ORDERS[self.order]}{len(numbers)}{code}", *numbers)
+        if not self.low <= min(numbers) <= max(numbers) <= self.high:
+            raise ValueError(f"out of range for {self.name}")
+        return b"".join(n.to_bytes(self.size, self.order, signed=self.signed) for n in numbers)
+
     def begins(self, token: str) -> bool:
         return begins_integer(token, self.low, self.high)
 
@@ -150,6 +167,13 @@ class Pointer(Number):
     def spelled_bare(self, numbers: Sequence[int]) -> Texts:
         return [f"{number:#x}" for number in numbers]
 
+    @property
+    def plain(self) -> str:
+        return '"(0x[0-9a-f]{1,32}+)"'
+
+    def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
+        return [int(text, 16) for text in texts]
+
 
 class Seconds(Integer):
     """A number of nanoseconds, shown as seconds with nine digits behind the point, as dmesg(1)
@@ -164,6 +188,13 @@ class Seconds(Integer):
 
     def spelled(self, numbers: Sequence[int]) -> Texts:
         return [f"{number // _NANO}.{number % _NANO:09}" for number in numbers]
+
+    @property
+    def plain(self) -> str:
+        return r"([0-9]{1,12}\.[0-9]{9})"
+
+    def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
+        return [int(text.replace(b".", b"")) for text in texts]
 
     def read(self, node: Node, path: str) -> int:
         text = scalar(node, path, self.wanted)
@@ -186,6 +217,13 @@ class Bool(Number):
     def spelled(self, numbers: Sequence[int]) -> Texts:
         return named_or_number(_BOOLS, numbers)
 
+    @property
+    def plain(self) -> str:
+        return f"({'|'.join(_WORDS)}|[0-9]{{1,3}})"
+
+    def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
+        return named_as_numbers(_PLAIN_BOOLS, texts)
+
     def read(self, node: Node, path: str) -> int:
         text = scalar(node, path, self.name)
         return _WORDS.index(text) if text in _WORDS else super().read(node, path)
@@ -196,6 +234,7 @@ class Bool(Number):
 
 _WORDS = ("false", "true")
 _BOOLS = dict(enumerate(_WORDS))
+_PLAIN_BOOLS = {word.encode(): value for value, word in _BOOLS.items()}
 
 
 class Enumeration(Number):
@@ -239,6 +278,17 @@ class Enumeration(Number):
 
     def spelled_bare(self, numbers: Sequence[int]) -> Texts:
         return named_or_number(self._bare, numbers)
+
+    @property
+    def plain(self) -> str:
+        return r'("[^"\\\x00-\x1f]*+"|-?+[0-9]{1,20}+)'
+
+    @functools.cached_property
+    def _plain(self) -> dict[bytes, int]:
+        return {to_json(label).encode(): value for label, value in self._values.items()}
+
+    def parsed(self, texts: Sequence[bytes]) -> Sequence[int]:
+        return named_as_numbers(self._plain, texts)
 
     def read(self, node: Node, path: str) -> int:
         text = scalar(node, path, self.name)
@@ -312,6 +362,11 @@ class Bitfield(Codec):
 def named_or_number(names: Mapping[int, str], numbers: Sequence[int]) -> Texts:
     """The name of each number, or itself where it has none."""
     return list(map(names.get, numbers, numbers))
+
+
+def named_as_numbers(names: Mapping[bytes, int], texts: Sequence[bytes]) -> Sequence[int]:
+    """The number of each name, or of each text that is one. Raises ValueError for others."""
+    return [names[text] if text in names else int(text) for text in texts]
 
 
 def sums(numbers: Sequence[int], count: int) -> Sequence[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+from collections.abc import Sequence as SequenceOf
 
 from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
@@ -49,6 +50,16 @@ class CharArray(Codec):
             escape((item.rstrip(b"\0") or b"\0").decode("utf-8", "surrogateescape"))
             for item in column
         ]
+
+    @property
+    def plain(self) -> str:
+        return r'"([ !#-\[\]-~]*+)"'  # as `_PLAIN`
+
+    def packed(self, texts: SequenceOf[bytes]) -> bytes:
+        if max(map(len, texts)) > self.size:
+            raise ValueError(f"too long for {self.name}")
+        each = itertools.repeat
+        return b"".join(map(bytes.ljust, texts, each(self.size), each(b"\0")))
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         if isinstance(node, Sequence):
@@ -111,6 +122,13 @@ class Raw(Codec):
 
     def shown(self, column: Column) -> Texts:
         return [f'"{item.hex()}"' for item in column]
+
+    @property
+    def plain(self) -> str:
+        return f'"([0-9a-f]{{{2 * self.size}}})"'
+
+    def packed(self, texts: SequenceOf[bytes]) -> bytes:
+        return bytes.fromhex(b"".join(texts).decode())
 
     def encode(self, node: Node, old: bytes, path: str = "") -> bytes:
         text = scalar(node, path, self._wanted())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from fusefs.text.codec import Codec, unpacked
+from fusefs.text.codec import Codec, shown, unpacked
+from fusefs.text.columns import Layout
 from fusefs.text.errors import Incomplete, refusal
 from fusefs.text.parse import Scalar, parse
 
@@ -14,11 +13,28 @@ def to_text(codec: Codec, data: bytes) -> str:
     return f"{codec.shown(unpacked(codec, data))[0]}\n"
 
 
-def to_lines(key: Codec, value: Codec, keys: bytes, values: bytes) -> Iterator[str]:
-    """A line of JSON, `{"key": ..., "value": ...}` and a newline, for each of the `keys` and
-    `values` that lie one after the other."""
-    pairs = zip(key.shown(unpacked(key, keys)), value.shown(unpacked(value, values)), strict=True)
-    return map('{"key": %s, "value": %s}\n'.__mod__, pairs)
+class Lines:
+    """Entries as JSON Lines: `{"key": ..., "value": ...}` and a newline for each."""
+
+    def __init__(self, key: Codec, value: Codec) -> None:
+        self.key = key
+        self.value = value
+        self._layouts = [Layout(codec.size, codec.flat.cells) for codec in (key, value)]
+        self._template = f'{{"key": {key.flat.json}, "value": {value.flat.json}}}\n'
+
+    def text(self, keys: bytes, values: bytes) -> str:
+        """The lines of the entries whose keys and values lie one after the other."""
+        # All are made by one `%`: the fields of the first entry, those of the second, ...
+        columns = [
+            column
+            for layout, data in zip(self._layouts, (keys, values), strict=True)
+            for column in layout.texts(data, shown)
+        ]
+        count = len(keys) // self.key.size
+        fields: list[object] = [None] * (len(columns) * count)
+        for number, column in enumerate(columns):
+            fields[number :: len(columns)] = column
+        return self._template * count % tuple(fields)
 
 
 def from_text(codec: Codec, text: str, old: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fusefs.bpf.object import Object
@@ -136,7 +137,7 @@ class Editing(Handle):
                 self._accept(text[:whole])
                 return whole
             if len(text) < _CHECKED:
-                self._file.check(self._object, _decoded(_whole_characters(text)))
+                self._file.check(self._object, decoded(_whole_characters(text)))
         except Incomplete as error:
             self._incomplete = len(text) if len(text) >= _CHECKED else 0
             if text.endswith(b"\n") and _is_lone_line(text):
@@ -151,16 +152,19 @@ class Editing(Handle):
             raise self._refuse("write", refused, b"")
 
     def _accept(self, text: bytes) -> None:
-        self._file.accept(self._object, _decoded(text), self._opening)
+        self._file.accept(self._object, decoded(text), self._opening)
         # What was new is no longer.
         flags = self._opening.flags & ~(os.O_CREAT | os.O_EXCL)
         self._opening = Opening(flags, self._opening.caller)
         self._incomplete = 0
 
-    def flush(self) -> None:
+    def flush(self) -> Iterator[None]:
         """Commit the text. It may still go on: a process that was forked has closed its copy."""
-        if self._state != _State.OPEN:
-            return
+        if self._state == _State.OPEN:
+            self._commit()
+        return iter(())
+
+    def _commit(self) -> None:
         try:
             self._accept(self._text)
         except Incomplete as error:
@@ -217,7 +221,7 @@ def _is_lone_line(text: bytes) -> bool:
     return text.count(b"\n") == 1 and text.rstrip()[-1:] not in (b"{", b"[", b",", b":")
 
 
-def _decoded(text: bytes) -> str:
+def decoded(text: bytes) -> str:
     """The text. Raises `Refused` for what is not UTF-8."""
     try:
         return text.decode()

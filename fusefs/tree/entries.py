@@ -7,7 +7,6 @@ import errno
 import functools
 import os
 import stat
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
@@ -21,7 +20,7 @@ from fusefs.bpf.object import Object
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
-from fusefs.text.value import to_lines, to_text
+from fusefs.text.value import Lines, to_text
 from fusefs.tree.files import explained
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
@@ -43,8 +42,8 @@ from fusefs.tree.values import ValueFile, as_map
 # The extended attribute that has an entry's key, as `entries.jsonl` shows it.
 KEY_ATTRIBUTE = "user.bpf.key"
 _LONGEST_ATTRIBUTE = 1 << 16  # XATTR_SIZE_MAX
-# Keys that a listing names, and lines of text that are made, in one go; others wait so long.
-_PIECE = 256
+# Lines of text that are made, and keys that a listing names, in one go; others wait so long.
+_PIECE = 1024
 
 
 class KeyNode(Node):
@@ -191,7 +190,7 @@ class KeyedMap:
         view = self.view
         digest = digest_of(name) if view.long_names else None
         key = self._with_digest(digest) if digest else from_name(view.key, name)
-        if view.indexed and int.from_bytes(key, sys.byteorder) >= view.max_entries:
+        if view.past_end(key):
             raise Refused(f"index {name} is past the end: the map has {view.max_entries} entries")
         if digest and to_name(view.key, key) != name:
             raise Refused("the map has no key of this name")
@@ -296,8 +295,11 @@ class KeyedMap:
 
     def lines(self, bpf_map: Map) -> Iterator[str]:
         """All entries as JSON Lines, some at a time or none."""
+        lines = Lines(self.view.key, self.codec)
         for keys, values in self.pieces(bpf_map):
-            yield "".join(to_lines(self.view.key, self.codec, keys, values)) if keys else ""
+            if (lines.key, lines.value) != (self.view.key, self.codec):
+                lines = Lines(self.view.key, self.codec)
+            yield lines.text(keys, values) if keys else ""
 
     def counts(self, bpf_map: Map) -> Iterator[int]:
         """The number of entries, in parts that add up to it."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from typing import ClassVar
 
 from fusefs.bpf.credentials import Caller
@@ -33,6 +34,8 @@ from fusefs.tree.node import (
 )
 from fusefs.tree.subject import Subject
 
+# Others have a turn after so many seconds in which a stream was made.
+_TURN = 0.003
 # The kernel's errno, the one that a user of the shell understands, and the reason for the log.
 _TRANSLATED = {
     ENOTSUPP: (errno.EOPNOTSUPP, "the kernel does not support this for this type of {kind}"),
@@ -293,8 +296,11 @@ class StreamFile(ObjectFile):
 
 
 class Pieces(Handle):
-    """An open stream, in pieces; an empty one where others may have a turn. Going back means to
-    read it again from its start, as in /proc."""
+    """An open stream, in pieces; an empty one where others may have a turn. Going back further than
+    to the last read means to read it again from its start, as in /proc.
+
+    A read is filled, as that of a file is: some programs take less for its end.
+    """
 
     def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
         """`make` begins anew."""
@@ -303,24 +309,54 @@ class Pieces(Handle):
 
     def _restart(self) -> None:
         self._pieces = self._make()
-        self._piece, self._start = b"", 0
+        self._text, self._start = b"", 0  # what was made and may be read, and where it begins
         self._untouched = True
+        self._error: OSError | None = None  # what the stream ended with
 
     def read(self, offset: int, size: int) -> bytes | None:
         if offset < self._start or (offset == 0 and not self._untouched):
             self._restart()
-        end = self._start + len(self._piece)
-        if offset >= end:
-            # On by one piece; others may have a turn before the next.
-            piece = next(self._pieces, None)
-            if piece is None:
-                self._untouched = False
-                return b""
-            self._piece, self._start = piece, end
-            if offset >= end + len(piece):
-                return None
+        if not self._gather(offset, offset + size, time.monotonic() + _TURN):
+            return None
         self._untouched = False
-        return self._piece[offset - self._start :][:size]
+        text = self._text[offset - self._start :][:size]
+        if self._error and not text:
+            raise self._error
+        return text
+
+    def close(self) -> None:
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
+
+    def filler(self, offset: int) -> bytes:
+        text = self._text[offset - self._start :]
+        self._untouched = self._untouched and not text
+        return text
+
+    def _gather(self, offset: int, end: int, until: float) -> bool:
+        """Make the stream up to `end`, of which what is before `offset` is not needed; whether that
+        is done, and not cut short for others to have a turn."""
+        parts = [self._text]
+        reached = self._start + len(self._text)
+        whole = True
+        while reached < end and whole and (piece := self._next()) is not None:
+            if reached <= offset:
+                parts, self._start = [], reached
+            parts.append(piece)
+            reached += len(piece)
+            whole = bool(piece) and time.monotonic() < until
+        self._text = b"".join(parts)
+        if self._start < offset <= reached:
+            self._text, self._start = self._text[offset - self._start :], offset
+        return whole or reached >= end
+
+    def _next(self) -> bytes | None:
+        """The next piece; None when there is none."""
+        try:
+            return next(self._pieces, None)
+        except OSError as error:  # after what was made before it
+            self._error = error
+            return None
 
 
 class Streaming(Pieces):
@@ -331,4 +367,5 @@ class Streaming(Pieces):
         self._object = obj
 
     def close(self) -> None:
+        super().close()
         self._object.close()

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from fusefs.bpf.btf import Btf
-from fusefs.text.formats import Settings
 from fusefs.tree.recent import Recent
+
+if TYPE_CHECKING:
+    from fusefs.bpf.btf import Btf
+    from fusefs.text.formats import Settings
 
 # Pins of which what was written is remembered.
 _PINS = 1024

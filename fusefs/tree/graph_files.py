@@ -131,8 +131,7 @@ class Composed(Pieces):
 
     def close(self) -> None:
         self._awaited = None
-        if isinstance(self._pieces, Generator):
-            self._pieces.close()
+        super().close()
 
 
 class Drawn(Composed):
@@ -144,10 +143,10 @@ class Drawn(Composed):
         # Between its first line and its root element, XML may have any number of empty lines. So
         # who reads has something again and again: most programs give up on a read that ends
         # without, and one that does not end could not be interrupted.
-        if self._begun or offset != self._start + len(self._piece):
-            return b""
-        self._piece, self._start = b"\n", offset
-        return self._piece
+        if self._begun or offset != self._start + len(self._text):
+            return super().filler(offset)
+        self._text, self._start = b"\n", offset
+        return self._text
 
     def _pieces_of(self) -> Generator[bytes, None, None]:
         self._begun = False

@@ -71,7 +71,7 @@ def _whole(kind: type[EntriesJsonl | Count]) -> _Maker:
     def make(finder: Finder, subject: Subject, view: MapView) -> Node:
         traits = _traits(view)
         table = TABLES[traits.shape]
-        return kind(subject, functools.partial(table, finder.place, subject, view, traits))
+        return kind(subject, view, functools.partial(table, finder.place, subject, view, traits))
 
     return make
 

@@ -132,6 +132,11 @@ class MapView:
         """What is equal for keys that the kernel takes for the same, and only for those."""
         return prefix(key) if self.prefixes else key
 
+    def past_end(self, keys: bytes) -> bool:
+        """Whether one of the keys, which lie one after the other, is an index that the map cannot
+        have."""
+        return self.indexed and max(memoryview(keys).cast("I")) >= self.max_entries
+
     @property
     def hidden(self) -> str:
         """What is to be said of entries that are not shown; empty when all are."""

@@ -13,7 +13,6 @@ from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.tree.context import Context
 from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
-from fusefs.tree.object_directory import ObjectDirectory
 from fusefs.tree.subject import PinPlace, change_owner_and_times
 
 
@@ -83,7 +82,7 @@ class Mirror(Directory):
             return MirrorLink(self.directory, name, status.st_ino)
         place = self._places.get(name) or PinPlace(self.directory, name, self._context)
         self._places[name] = place
-        return ObjectDirectory(place)
+        return _opened_up(place)
 
     def children(self) -> Iterator[tuple[str, Node]]:
         for listed in self.directory.list():
@@ -235,3 +234,10 @@ class Sealed(Directory):
 
     def children(self) -> Iterator[tuple[str, Node]]:
         return iter(())
+
+
+def _opened_up(place: PinPlace) -> Directory:
+    # Most of the program, and its types: a mount is there before anybody has seen a pin.
+    from fusefs.tree.object_directory import ObjectDirectory  # noqa: PLC0415
+
+    return ObjectDirectory(place)

@@ -4,9 +4,9 @@ A node stands for one thing with an inode. It knows nothing of FUSE: whoever ser
 it for attributes, children and contents, and gives it what users write. Methods raise OSError
 with the errno that the user is to see; the defaults refuse, as a read-only file system would.
 
-No method waits. What takes long is cut in pieces: `Directory.children` is a generator, and both
-that and `Handle.read` may answer None, "not yet, ask again", so that others can be served in
-between.
+No method waits. What takes long is cut in pieces: `Directory.children` and `Handle.flush` are
+iterators, and both the former and `Handle.read` may answer None, "not yet, ask again", so that
+others can be served in between.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ class Handle:
         raise refusal(errno.EBADF)
 
     def filler(self, offset: int) -> bytes:
-        """What may stand at `offset`, and means nothing, when a reader has waited for long; nothing
-        where there is no such thing, and the reader is to ask again."""
+        """What a reader that has waited for long may be given at `offset`: what there is by now, or
+        what means nothing. Nothing where there is no such thing, and the reader is to ask again.
+        """
         return b""
 
     def write(self, offset: int, data: bytes) -> int | None:
@@ -123,8 +124,10 @@ class Handle:
         """Set the length of what is being written."""
         raise refusal(errno.EINVAL)
 
-    def flush(self) -> None:
-        """One of the descriptors was closed: commit what is complete. May come many times."""
+    def flush(self) -> Iterator[None]:
+        """One of the descriptors was closed: commit what is complete, in pieces between which
+        others may have a turn. May come many times."""
+        return iter(())
 
     def close(self) -> None:
         """The last descriptor was closed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fusefs.tree.by_id import ById
 from fusefs.tree.context import Context
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import Node
@@ -21,9 +20,14 @@ class Root(Mirror):
         super().__init__(context.root, context)
 
     def lookup(self, name: str) -> Node:
-        return ById(self._context) if name == BY_ID else super().lookup(name)
+        return self._by_id() if name == BY_ID else super().lookup(name)
 
     def children(self) -> Iterator[tuple[str, Node]]:
         yield from super().children()
         if self._context.by_id_listed:
-            yield BY_ID, ById(self._context)
+            yield BY_ID, self._by_id()
+
+    def _by_id(self) -> Node:
+        from fusefs.tree.by_id import ById  # noqa: PLC0415 - as `mirror` does with pins
+
+        return ById(self._context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.object import Object
@@ -168,11 +169,12 @@ class OpenTestRun(Handle):
         self._file.ran(self._program, self._own)
         return True
 
-    def flush(self) -> None:
+    def flush(self) -> Iterator[None]:
         if self._request:
             error = Refused("the request is not whole", len(self._request.rstrip()))
             text, self._request = self._request.decode("utf-8", "replace"), b""
             raise self._refuse(error, text)
+        return iter(())
 
     def _refuse(self, error: Exception, text: str = "") -> OSError:
         return self._file.refuse(self._program, "write", error, text)

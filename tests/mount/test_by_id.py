@@ -175,7 +175,7 @@ def test_it_is_listed_where_that_is_wanted(
 @pytest.mark.parametrize("value", ["yes", "Visible", "", "visible=1"])
 def test_another_value_is_refused(bpffs: Path, tmp_path: Path, value: str) -> None:
     result = run([*COMMAND, str(bpffs), str(tmp_path), "-o", f"by_id={value}"])
-    said = f"bpf-fusefs: by_id is 'visible' or 'hidden', not '{value}'\n"
+    said = f"bpf-fusefs: by_id is 'hidden' or 'visible', not '{value}'\n"
     assert (result.code, result.stdout, result.stderr) == (2, "", said)
     assert not os.path.ismount(tmp_path)
 

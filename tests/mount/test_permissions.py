@@ -55,6 +55,7 @@ WRITES = [
     "mv -f sample/entries/1 sample/entries/3",
     "echo > sample/error_log",
     "echo 1 > sample/frozen",
+    "echo '{key: 1, value: 5}' > sample/entries.jsonl",
 ]
 
 

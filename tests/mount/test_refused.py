@@ -296,7 +296,7 @@ def test_each_object_has_its_own_log(mounted: Mount) -> None:
     assert "write entries/1" in mounted.error_log("a")
 
 
-@pytest.mark.parametrize("name", ["info", "info.json", "entries.jsonl", "count"])
+@pytest.mark.parametrize("name", ["info", "info.json", "count"])
 def test_root_cannot_write_what_is_read_only(mounted: Mount, name: str) -> None:
     sample_of(mounted, MapType.HASH)
     assert mounted.sh(f"cat sample/{name}").code == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fusefs.options import OptionError, is_listed, split_options
+from fusefs.options import OptionError, choice, split_options
 
 ALWAYS = {"default_permissions", "subtype=bpf-fusefs"}
 
@@ -66,12 +66,18 @@ def test_one_that_lacks_its_value() -> None:
         split_options(["by_id"], "source")
 
 
-@pytest.mark.parametrize(("value", "listed"), [(None, False), ("hidden", False), ("visible", True)])
-def test_whether_by_id_is_listed(value: str | None, listed: bool) -> None:
-    assert is_listed(value) == listed
+CHOICES = {"by_id": ["hidden", "visible"], "loop": ["fast", "stock"]}
 
 
-@pytest.mark.parametrize("value", ["", "VISIBLE", "1", "yes", "visible "])
-def test_by_id_has_no_other_value(value: str) -> None:
-    with pytest.raises(OptionError, match=f"not '{value}'"):
-        is_listed(value)
+@pytest.mark.parametrize("name", CHOICES)
+def test_one_that_has_some_values(name: str) -> None:
+    assert choice({"config": "x"}, name) == CHOICES[name][0]
+    for value in CHOICES[name]:
+        assert choice(split_options([f"{name}={value}"], "source")[1], name) == value
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", ["", "VISIBLE", "Stock", "1", "yes", "visible ", "fast,"])
+def test_it_has_no_other_value(name: str, value: str) -> None:
+    with pytest.raises(OptionError, match=f"^{name} is .* not '{value}'"):
+        choice({name: value}, name)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fusefs.text.errors import Refused
 from fusefs.text.parse import parse
 from fusefs.text.sockets import Socket
-from fusefs.text.value import to_lines, to_text
+from fusefs.text.value import Lines, to_text
 
 cookies = st.integers(0, (1 << 64) - 1)
 members = st.dictionaries(st.sampled_from(["protocol", "state", "local", "remote"]), st.text())
@@ -45,8 +45,8 @@ def test_one_question_for_a_column() -> None:
         return {}
 
     codec = Socket(8, known)
-    lines = list(to_lines(codec, codec, struct.pack("=2Q", 1, 2), struct.pack("=2Q", 3, 4)))
-    assert [json.loads(line) for line in lines] == [
+    text = Lines(codec, codec).text(struct.pack("=2Q", 1, 2), struct.pack("=2Q", 3, 4))
+    assert [json.loads(line) for line in text.splitlines()] == [
         {"key": {"cookie": 1}, "value": {"cookie": 3}},
         {"key": {"cookie": 2}, "value": {"cookie": 4}},
     ]
