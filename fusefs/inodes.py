@@ -3,6 +3,9 @@
 The kernel counts each answer that names an inode as a reference (lookup count) and gives them
 back with FORGET (Documentation/filesystems/fuse, libfuse's fuse_lowlevel.h). A node is kept here
 exactly as long as the kernel refers to it.
+
+Its number is made of its identity. So it can be told of a node that is not made yet, and it is the
+same when the kernel comes to refer to it again.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from dataclasses import dataclass
 from fusefs.tree.node import Attributes, Node
 
 ROOT = 1  # FUSE_ROOT_ID
+# So many numbers are made of identities: those that every program can hold which takes them for
+# floating point numbers, as jq does. More are given to those that find theirs taken.
+_MADE = 1 << 52
 
 
 @dataclass(slots=True)
@@ -62,12 +68,13 @@ class Inode:
 
 
 class InodeTable:
-    """All inodes that the kernel knows. A number is used once in the life of a mount."""
+    """All inodes that the kernel knows."""
 
     def __init__(self, root: Node) -> None:
         self._by_number = {ROOT: Inode(ROOT, root, 1)}
-        self._by_identity: dict[Hashable, Inode] = {root.identity: self._by_number[ROOT]}
-        self._next = ROOT + 1
+        # The numbers of those that are not made of their identities.
+        self._given: dict[Hashable, int] = {root.identity: ROOT}
+        self._next = ROOT + 1 + _MADE
 
     def __getitem__(self, number: int) -> Inode:
         """The inode of this number. Raises KeyError: the kernel never asks for others."""
@@ -78,15 +85,22 @@ class InodeTable:
 
     def enter(self, node: Node) -> Inode:
         """The inode of a node: the one that it has, or a new one, which nobody refers to yet."""
-        inode = self._by_identity.get(node.identity)
-        if inode is not None:
+        number = self.number(node.identity)
+        inode = self._by_number.get(number)
+        if inode is not None and inode.node.identity == node.identity:
             if inode.node is not node:
                 inode.node.renew(node)
             return inode
-        inode = Inode(self._next, node)
-        self._next += 1
-        self._by_number[inode.number] = self._by_identity[node.identity] = inode
+        if inode is not None:
+            number = self._given[node.identity] = self._next
+            self._next += 1
+        inode = self._by_number[number] = Inode(number, node)
         return inode
+
+    def number(self, identity: Hashable) -> int:
+        """The number of the inode with this identity. Were there none, it would have this one, but
+        in the rare case that another has it then."""
+        return self._given.get(identity) or hash(identity) % _MADE + ROOT + 1
 
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gave back so many references."""
@@ -98,4 +112,4 @@ class InodeTable:
         """Drop an inode that nobody refers to."""
         if inode.lookups <= 0 and inode.number != ROOT:
             del self._by_number[inode.number]
-            del self._by_identity[inode.node.identity]
+            self._given.pop(inode.node.identity, None)

@@ -12,6 +12,7 @@ import logging
 import os
 import select
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -22,8 +23,9 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
-from fusefs.inodes import ROOT, Inode, InodeTable
-from fusefs.listing import Listing
+from fusefs.inodes import Inode, InodeTable
+from fusefs.listing import Child, Listing
+from fusefs.plain_entries import plain_entry
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
     BLOCK,
@@ -35,6 +37,7 @@ from fusefs.tree.node import (
     Handle,
     Node,
     Symlink,
+    Unmade,
     refusal,
 )
 
@@ -60,6 +63,7 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
 
     @functools.wraps(handler)
     async def wrapper(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._root.turn()
         try:
             result = await handler(self, *args, **kwargs)
         except OSError as error:
@@ -69,7 +73,8 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
         except Exception as error:
             log.exception("%s failed", _Shown(name, args))
             raise FUSEError(errno.EIO) from error
-        log.debug("%s", _Shown(name, args))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", _Shown(name, args))
         return result
 
     return wrapper
@@ -103,6 +108,9 @@ class Operations(pyfuse3.Operations):
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
         self._next_handle = 1
+        self._plain = plain_entry()
+        # Those that watch what is looked up, by the directory.
+        self._listings: defaultdict[int, list[Listing]] = defaultdict(list)
 
     def start(self, nursery: trio.Nursery) -> None:
         """What waits for something that no request waits for does it in `nursery`. Called before
@@ -143,8 +151,10 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        parent = self._directory(parent_inode)
-        return self._referred(parent.lookup_by(os.fsdecode(name), _caller(ctx)))
+        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        for listing in self._listings.get(parent_inode, ()):
+            listing.looked_up(child)
+        return self._referred(parent.lookup_by(child, _caller(ctx)))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.
@@ -272,22 +282,36 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         directory = self._directory(inode)
         directory.enter()
-        return self._keep(Listing(directory, [(".", inode), ("..", ROOT)]))
+        listing = Listing(directory, inode)
+        self._listings[inode].append(listing)
+        return self._keep(listing)
+
+    def _listing(self, fh: int) -> Listing:
+        listing = self._handles[fh]
+        assert isinstance(listing, Listing)  # the kernel lists only what opendir gave
+        return listing
 
     @request
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        listing = self._handles[fh]
-        assert isinstance(listing, Listing)  # the kernel reads only what opendir gave
+        listing = self._listing(fh)
         await listing.seek(start_id)
+        self._root.turn()
+        listing.begin()
         entry = EntryAttributes()
         referred: list[Inode] = []
         try:
             while (child := await listing.peek()) is not None:
-                if not self._list(token, *child, entry, start_id + 1, referred):
-                    return
-                start_id = listing.advance()
+                try:
+                    if not self._list(token, *child, listing, entry, start_id + 1, referred):
+                        return
+                    start_id = listing.advance()
+                except OSError as error:
+                    if error.errno != errno.ESTALE:
+                        raise
+                    listing.skip()  # it is gone by now
                 if listing.overdue():
                     await trio.lowlevel.checkpoint()
+                    self._root.turn()
         except BaseException:
             # The reply is an error: the kernel hears of none of these.
             for inode in referred:
@@ -298,27 +322,24 @@ class Operations(pyfuse3.Operations):
         self,
         token: pyfuse3.ReaddirToken,
         name: str,
-        node: Node | int,
+        child: Child,
+        listing: Listing,
         entry: EntryAttributes,
         position: int,
         referred: list[Inode],
     ) -> bool:
-        """Add a name to a reply; whether it had room. A node that is gone by now is left out."""
-        if isinstance(node, int):
-            _fill_dot(entry, node)
+        """Add a name to a reply; whether it had room. Raises `gone()`."""
+        if isinstance(child, int):
+            _fill_dot(entry, child)
             return pyfuse3.readdir_reply(token, os.fsencode(name), entry, position)
-        inode = self._inodes.enter(node)
+        if isinstance(child, Unmade):
+            if self._plain and listing.plain(name):
+                plain = self._plain.fill(self._inodes.number(child.identity), child.kind)
+                return pyfuse3.readdir_reply(token, os.fsencode(name), plain, position)
+            child = child.make()
+        inode = self._inodes.enter(child)
         try:
-            try:
-                self._entry(inode, entry)
-            except OSError as error:
-                if error.errno == errno.ESTALE:
-                    return True
-                log.debug("%s: %s", name, error)
-                _fill_unknown(entry, inode)
-            except Exception:
-                log.exception("the attributes of %r cannot be had", name)
-                _fill_unknown(entry, inode)
+            self._fill_listed(entry, name, inode)
             if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, position):
                 return False
             inode.lookups += 1
@@ -327,9 +348,27 @@ class Operations(pyfuse3.Operations):
         finally:
             self._inodes.release(inode)
 
+    def _fill_listed(self, entry: EntryAttributes, name: str, inode: Inode) -> None:
+        """Fill in the attributes of a child. Raises `gone()`; any other trouble is its own."""
+        try:
+            self._entry(inode, entry)
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                raise
+            log.debug("%s: %s", name, error)
+            _fill_unknown(entry, inode)
+        except Exception:
+            log.exception("the attributes of %r cannot be had", name)
+            _fill_unknown(entry, inode)
+
     @request
     async def releasedir(self, fh: int) -> None:
+        listing = self._listing(fh)
         del self._handles[fh]
+        watching = self._listings[listing.number]
+        watching.remove(listing)
+        if not watching:
+            del self._listings[listing.number]
 
     # Files
 
@@ -365,6 +404,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
         await waiting.prepared(known.node)
+        self._root.turn()
         fh = self._open(known, flags, ctx)
         try:
             # What the kernel still knows from the lookup may be another value's size.

@@ -14,8 +14,9 @@ import enum
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fusefs.bpf import libc, syscall
 from fusefs.bpf.link import Link
@@ -35,6 +36,7 @@ _KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
 }
 
 Pinned = Map | Program | Link
+T = TypeVar("T")
 
 
 class RenameFlags(enum.IntFlag):
@@ -185,8 +187,12 @@ class Directory:
                 raise
             return Listed(name, None)
 
-    def open_pin(self, name: str, inode: int) -> Pinned:
-        """Open the object that is pinned as `name`.
+    def open_pin(
+        self, name: str, inode: int, make: Callable[[int], Object] | None = None
+    ) -> Object:
+        """Open the object that is pinned as `name`. `make` is the `Object.maker` of one that was
+        opened by the same inode: that stands for the same object as long as it is
+        (bpf_mkobj_ops in kernel/bpf/inode.c).
 
         Raises FileNotFoundError when that name is gone, or is no longer the inode `inode`: what
         is opened is never something that was put in its place.
@@ -195,7 +201,7 @@ class Directory:
         try:
             if os.fstat(pin).st_ino != inode:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            return _get(pin)
+            return _get(pin, make or _typed)
         finally:
             os.close(pin)
 
@@ -209,7 +215,7 @@ class Directory:
         try:
             if not stat.S_ISREG(os.fstat(pin).st_mode):
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-            return _get(pin, _RDONLY)
+            return _get(pin, _typed, _RDONLY)
         finally:
             os.close(pin)
 
@@ -286,11 +292,11 @@ def _pin(directory: int, name: str, obj: Object) -> None:
     syscall.bpf(Command.OBJ_PIN, arguments)
 
 
-def _get(pin: int, flags: int = 0) -> Pinned:
-    """The object of a pin, which is open as a mere name."""
+def _get(pin: int, make: Callable[[int], T], flags: int = 0) -> T:
+    """The object of a pin, which is open as a mere name, as `make` has it."""
     path = ctypes.create_string_buffer(b"/proc/self/fd/%d" % pin)
     arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path), file_flags=flags)
-    return _typed(syscall.bpf(Command.OBJ_GET, arguments))
+    return make(syscall.bpf(Command.OBJ_GET, arguments))
 
 
 def _typed(fd: int) -> Pinned:

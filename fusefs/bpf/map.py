@@ -10,7 +10,7 @@ import enum
 import errno
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fusefs.bpf import bulk, lpm_trie, map_memory, syscall, walk
 from fusefs.bpf.batch import Batch
@@ -135,9 +135,13 @@ class Map(Object):
     by_id = Command.MAP_GET_FD_BY_ID
     next_id = Command.MAP_GET_NEXT_ID
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, known: tuple[ctypes.Structure, int] | None = None) -> None:
+        """Takes over the descriptor `fd`; `known` is for `maker`."""
         super().__init__(fd)
-        self.info = self.fill(MapInfo())
+        if known:
+            self.info, self._filled = known
+        else:
+            self.info = self.fill(MapInfo())
         self.key_size: int = self.info.key_size
         self.per_cpu = self.info.type in _PER_CPU
         self.indexed = self.info.type in _INDEXED
@@ -149,6 +153,10 @@ class Map(Object):
         # Queues and their like have no keys, and the kernel takes none for them.
         key = ctypes.addressof(self._key) if self.key_size else 0
         self._arguments = syscall.ElementArguments(map_fd=fd, key=key)
+
+    def maker(self) -> Callable[[int], Map]:
+        # What the info call says of a map never changes.
+        return functools.partial(Map, known=(self.info, self._filled))
 
     @functools.cached_property
     def _value(self) -> ctypes.Array[ctypes.c_char]:

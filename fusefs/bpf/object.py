@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
@@ -62,6 +62,11 @@ class Object(Closing):
         """Takes over the descriptor `fd`."""
         self.fd = fd
         self._filled = 0  # how many bytes of `info` the kernel knows
+
+    def maker(self) -> Callable[[int], Self]:
+        """What makes such an object of another descriptor of the same thing: it asks the kernel
+        for less than would be asked for one of which nothing is known."""
+        return type(self)
 
     @classmethod
     def from_id(cls, object_id: int) -> Self:

@@ -50,7 +50,7 @@ class CgroupArray(LinkedMap):
         with self.open() as bpf_map:
             map_id = bpf_map.info.id
         known = sorted(key for of, key in self.place.context.cgroups if of == map_id)
-        return ((to_name(self.view.key, key), self.node(key, "")) for key in known)
+        return ((to_name(self.view.key, key), self.node(key)) for key in known)
 
     def set(
         self, bpf_map: Map, key: bytes, target: str, existence: Existence, caller: Caller

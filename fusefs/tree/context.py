@@ -28,6 +28,7 @@ class Context:
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
     and key. `followed` are the ids of the rings whose records somebody reads as they come,
+    `moment` is another for each request: what was seen of a pin holds for one.
     `composing` is what makes the text of a graph, `counting` what holds the statistics of programs
     on, `running` are the runs of programs that go on, and `runs` the last ones, by their ids.
     """
@@ -37,6 +38,7 @@ class Context:
     read_only: bool = False
     shared: bool = False
     by_id_listed: bool = False
+    moment: int = 0
     logs: ErrorLogs = field(default_factory=ErrorLogs)
     formats: Formats = field(default_factory=Formats)
     started_ns: int = field(default_factory=time.time_ns)

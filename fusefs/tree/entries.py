@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
+import time
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
+from typing import ClassVar
 
 from fusefs.bpf.batch import split
 from fusefs.bpf.bpffs import RenameFlags
@@ -22,11 +25,13 @@ from fusefs.tree.files import explained
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
+    FRESH,
     Attributes,
     Directory,
     File,
     Node,
     Opening,
+    Unmade,
     gone,
     refusal,
     searchable,
@@ -52,17 +57,26 @@ class KeyNode(Node):
         seen one before."""
 
 
+def of_key(subject: Subject, view: MapView, key: bytes) -> Hashable:
+    """The identity of what stands for a key."""
+    return subject.identity, "entries", view.same(key)
+
+
 class Entry(ValueFile, KeyNode):
     """The value of one key, as a line of JSON. It need not be there: it may be yet to be made."""
 
     __slots__ = ("key",)
 
     def __init__(
-        self, subject: Subject, view: MapView, key: bytes, name: str, identity: Hashable = None
+        self, subject: Subject, view: MapView, key: bytes, identity: Hashable = None
     ) -> None:
-        identity = (subject.identity, "entries", view.same(key) if identity is None else identity)
-        super().__init__(subject, view, f"entries/{name}", identity)
+        super().__init__(subject, view, "", identity or of_key(subject, view, key))
         self.key = key
+
+    @property
+    def name(self) -> str:
+        # Made when it is asked for, which is seldom.
+        return f"entries/{to_name(self.view.key, self.key)}"
 
     @property
     def codec(self) -> Codec:
@@ -139,6 +153,9 @@ class KeyedMap:
     for what everybody may know.
     """
 
+    file_type: ClassVar[int] = stat.S_IFREG  # of its nodes
+    read_at = 0.0  # when the kernel gave what `pieces` gives now
+
     def __init__(
         self,
         place: Place,
@@ -161,9 +178,9 @@ class KeyedMap:
             raise gone()
         return obj
 
-    def node(self, key: bytes, name: str) -> KeyNode:
+    def node(self, key: bytes) -> KeyNode:
         """What stands for a key, whether the map has it or not."""
-        return Entry(self.subject, self.view, key, name)
+        return Entry(self.subject, self.view, key)
 
     def key(self, name: str) -> bytes:
         """The key that `name` spells, whether the map has it or not.
@@ -214,13 +231,13 @@ class KeyedMap:
     def find(self, name: str) -> Node:
         """The node of a key that the map has. Raises FileNotFoundError."""
         key = self.spelled(name)
-        node = self.node(key, self.name(key))
+        node = self.node(key)
         with self.open() as bpf_map:
             value = self.look(bpf_map, key)
         node.found(value, self.subject.status().st_mtime_ns)
         return node
 
-    def nodes(self) -> Iterator[tuple[str, Node] | None]:
+    def nodes(self) -> Iterator[tuple[str, Node | Unmade] | None]:
         """All that the map has, with their names; None for "not yet, ask again"."""
         view = self.view
         mtime_ns = self.subject.status().st_mtime_ns
@@ -233,12 +250,25 @@ class KeyedMap:
                 each_value = split(values, view.stride) if values else iter([b""])
                 names = to_names(view.key, keys)
                 for name, key, value in zip(names, each_key, each_value, strict=True):
-                    node = self.node(key, name)
-                    if values:
-                        self.note(node, value, mtime_ns)
-                    if digest := digest_of(name):
+                    if view.long_names and (digest := digest_of(name)):
                         view.long_keys[digest] = key
-                    yield name, node
+                    known = (value, self.read_at, mtime_ns) if values else None
+                    make = functools.partial(self._listed, bpf_map, key, known)
+                    yield name, Unmade(of_key(self.subject, view, key), self.file_type, make)
+
+    def _listed(self, bpf_map: Map, key: bytes, known: tuple[bytes, float, int] | None) -> KeyNode:
+        """The node of a key that a listing has found, with its value, when that was read, and the
+        time that `note` takes. Raises `gone()`."""
+        node = self.node(key)
+        if known:
+            value, read_at, mtime_ns = known
+            if time.monotonic() - read_at > FRESH:  # its reader takes its time
+                try:
+                    value = self.look(bpf_map, key)
+                except FileNotFoundError:
+                    raise gone() from None
+            self.note(node, value, mtime_ns)
+        return node
 
     def note(self, node: KeyNode, value: bytes, mtime_ns: int) -> None:
         """Note the value that a listing has found, see `KeyNode.found`."""
@@ -247,6 +277,7 @@ class KeyedMap:
     def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
         """Keys and their values, some at a time or none."""
         for batch in bpf_map.batches():
+            self.read_at = time.monotonic()
             yield from batch.pieces(self.view.key_size, self.view.stride, self.view.piece(_PIECE))
             if not batch.count:
                 yield b"", b""
@@ -283,7 +314,7 @@ class KeyedMap:
         """The file of a key that the map does not have."""
         if reason := self.traits.unset or self.traits.unmade:
             raise refusal(errno.EPERM, reason)
-        node = self.node(key := self.key(name), self.name(key))
+        node = self.node(self.key(name))
         if not isinstance(node, File):
             raise refusal(errno.EPERM, "its entries are symbolic links: ln -s makes one")
         if self.view.frozen(self.subject):
@@ -373,7 +404,7 @@ class Entries(Directory):
     def lookup_by(self, name: str, caller: Caller) -> Node:
         return self._find(caller).find(name)
 
-    def children(self) -> Iterator[tuple[str, Node] | None]:
+    def children(self) -> Iterator[tuple[str, Node | Unmade] | None]:
         return self._find().nodes()
 
     def create(self, name: str, caller: Caller) -> File:

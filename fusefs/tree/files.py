@@ -71,12 +71,17 @@ def explained(
 class ObjectFile(File):
     """A file in the directory of `subject`, called `name` there."""
 
-    __slots__ = ("name", "subject")
+    __slots__ = ("_name", "subject")
 
     def __init__(self, subject: Subject, name: str, identity: Hashable = None) -> None:
         super().__init__(identity or (subject.identity, name))
         self.subject = subject
-        self.name = name
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+        return self._name
 
     def permissions(self, status: os.stat_result) -> int:
         """Its permission bits, from those of the subject: to read, and no more."""

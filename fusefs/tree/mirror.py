@@ -44,6 +44,10 @@ class Mirror(Directory):
         """What df(1) shows."""
         return self.directory.statvfs()
 
+    def turn(self) -> None:
+        """A request begins, or goes on after others had a turn."""
+        self._context.moment += 1
+
     def renew(self, newer: Node) -> None:
         if isinstance(newer, Mirror):
             self.directory.place = newer.directory.place
@@ -149,10 +153,10 @@ class Mirror(Directory):
         self._context.formats.rename(old, new, exchange=exchange)
         moved, other = self._places.pop(name, None), to._places.pop(new_name, None)
         if moved:
-            moved.directory, moved.name = to.directory, new_name
+            moved.move(to.directory, new_name)
             to._places[new_name] = moved
         if other and exchange:
-            other.directory, other.name = self.directory, name
+            other.move(self.directory, name)
             self._places[name] = other
 
     def _mode(self, name: str) -> int:

@@ -18,6 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
@@ -167,6 +168,15 @@ class Node(ABC):
         """Take over what a newer node of the same identity has seen."""
 
 
+class Unmade(NamedTuple):
+    """A child that a listing has found, and whose node is made only for those who need more than
+    what is here: the node's identity, and the bits of its type (S_IFREG and the like)."""
+
+    identity: Hashable
+    kind: int
+    make: Callable[[], Node]
+
+
 class Directory(Node):
     """A node with named children."""
 
@@ -185,7 +195,7 @@ class Directory(Node):
         return self.lookup(name)
 
     @abstractmethod
-    def children(self) -> Iterator[tuple[str, Node] | None]:
+    def children(self) -> Iterator[tuple[str, Node | Unmade] | None]:
         """All children that a listing shows; None for "not yet, ask again"."""
 
     def create(self, name: str, caller: Caller) -> File:

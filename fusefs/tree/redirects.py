@@ -79,8 +79,8 @@ class RedirectEntry(Entry):
 class RedirectMap(KeyedMap):
     """devmap, devmap_hash, cpumap."""
 
-    def node(self, key: bytes, name: str) -> KeyNode:
-        return RedirectEntry(self.subject, self.view, key, name)
+    def node(self, key: bytes) -> KeyNode:
+        return RedirectEntry(self.subject, self.view, key)
 
     def insert(
         self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller

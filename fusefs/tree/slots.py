@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import stat
 import sys
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -20,7 +21,7 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
-from fusefs.tree.entries import KeyedMap, KeyNode, existence_of
+from fusefs.tree.entries import KeyedMap, KeyNode, existence_of, of_key
 from fusefs.tree.node import Attributes, Node, Sighting, gone, refusal
 from fusefs.tree.scratch_links import ScratchLinks, SetLink
 from fusefs.tree.targets import open_target, text_to
@@ -37,7 +38,7 @@ class Slot(SetLink, KeyNode):
     __slots__ = ("_key", "_sighting", "_table")
 
     def __init__(self, table: LinkedMap, key: bytes) -> None:
-        super().__init__((table.subject.identity, "entries", key))
+        super().__init__(of_key(table.subject, table.view, key))
         self._table = table
         self._key = key
         self._sighting = Sighting()
@@ -62,6 +63,8 @@ class Slot(SetLink, KeyNode):
 
 class LinkedMap(KeyedMap, ABC):
     """A map whose entries are symbolic links."""
+
+    file_type = stat.S_IFLNK
 
     @abstractmethod
     def text(self, value: bytes) -> str:
@@ -88,7 +91,7 @@ class LinkedMap(KeyedMap, ABC):
         """The links that are to be renamed."""
         return ScratchLinks(self.place)
 
-    def node(self, key: bytes, name: str) -> KeyNode:
+    def node(self, key: bytes) -> KeyNode:
         return Slot(self, key)
 
     def find(self, name: str) -> Node:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import time
 from collections.abc import Iterator
 from types import MappingProxyType
 
@@ -73,8 +74,8 @@ class SocketMap(KeyedMap):
     # What is known of the sockets that are being listed.
     _known: Known = MappingProxyType({})
 
-    def node(self, key: bytes, name: str) -> KeyNode:
-        return SocketEntry(self.subject, self.view, key, name)
+    def node(self, key: bytes) -> KeyNode:
+        return SocketEntry(self.subject, self.view, key)
 
     def look(self, bpf_map: Map, key: bytes) -> bytes:
         return _look(bpf_map, key)
@@ -100,6 +101,7 @@ class SocketMap(KeyedMap):
             if not batch.count:
                 yield b"", b""
                 continue
+            self.read_at = time.monotonic()
             if stride == _COOKIE:
                 cookies = struct.unpack(f"={batch.count}Q", batch.values)
                 found: dict[int, socket_diag.Socket] = {}

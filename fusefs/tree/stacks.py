@@ -19,5 +19,5 @@ class StackEntry(Entry):
 class StackMap(KeyedMap):
     """A stack_trace map."""
 
-    def node(self, key: bytes, name: str) -> KeyNode:
-        return StackEntry(self.subject, self.view, key, name)
+    def node(self, key: bytes) -> KeyNode:
+        return StackEntry(self.subject, self.view, key)

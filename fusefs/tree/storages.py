@@ -40,9 +40,15 @@ class LiveEntry(Entry):
     __slots__ = ("_serial", "_table")
 
     def __init__(self, table: StorageMap, key: bytes, serial: tuple[int, ...]) -> None:
-        super().__init__(table.subject, table.view, key, table.name(key), (key, serial))
+        subject = table.subject
+        identity = (subject.identity, "entries", key, serial)
+        super().__init__(subject, table.view, key, identity)
         self._table = table
         self._serial = serial
+
+    @property
+    def name(self) -> str:
+        return f"entries/{self._table.name(self.key)}"
 
     @property
     def private(self) -> bool:
@@ -97,7 +103,7 @@ class StorageMap(KeyedMap, ABC):
         """The thing that a key is the name of; see `LiveKeys.open`."""
         return self.things.open(os.fsdecode(key), caller)
 
-    def node(self, key: bytes, name: str) -> KeyNode:
+    def node(self, key: bytes) -> KeyNode:
         with self.held(key, self.caller) as live:
             return LiveEntry(self, key, live.serial)
 

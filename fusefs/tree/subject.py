@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.credentials import Caller, acting_as
@@ -98,6 +98,17 @@ class PinPlace(Place):
         self.directory = directory
         self.name = name
         self._pin: Pin | None = None
+        self._status: os.stat_result | None = None
+        self._moment = -1  # when that was seen
+
+    def move(self, directory: bpffs.Directory, name: str) -> None:
+        """It has another name now."""
+        self.directory, self.name = directory, name
+        self.changed()
+
+    def changed(self) -> None:
+        """What this request has seen of it is no longer so."""
+        self._moment = -1
 
     def find(self) -> Subject:
         status = self.status()
@@ -121,7 +132,13 @@ class PinPlace(Place):
         self.find()
 
     def status(self) -> os.stat_result:
-        """The attributes of what has the name now. Raises `gone()`."""
+        """The attributes of what has the name now, the same for all of a request. Raises
+        `gone()`."""
+        if self._status is None or self._moment != self.context.moment:
+            self._status, self._moment = self._look(), self.context.moment
+        return self._status
+
+    def _look(self) -> os.stat_result:
         try:
             return self.directory.stat(self.name)
         except OSError as error:
@@ -137,6 +154,7 @@ class Pin(Subject):
         super().__init__((place, inode), place.context)
         self._place = place
         self.inode = inode
+        self._make: Callable[[int], Object] | None = None
 
     def status(self) -> os.stat_result:
         status = self._place.status()
@@ -149,14 +167,18 @@ class Pin(Subject):
         if place.directory.moved():
             raise gone()
         try:
-            return place.directory.open_pin(place.name, self.inode)
+            obj = place.directory.open_pin(place.name, self.inode, self._make)
         except FileNotFoundError:
+            place.changed()
             self.status()
             # The kernel's own maps.debug can be a name that is there and does not open.
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
+        self._make = self._make or obj.maker()
+        return obj
 
     def change(self, change: Change, caller: Caller) -> None:
         status, place = self.status(), self._place
+        place.changed()
         with acting_as(caller):
             if change.mode is not None:
                 # The directory's x bits were made from its r bits; they are none of the pin's.

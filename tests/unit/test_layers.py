@@ -42,7 +42,8 @@ def allowed(importer: str, module: str) -> bool:
     if top in ("pyfuse3", "trio"):
         if top == "trio" and within(importer, "fusefs.waiting", "fusefs.listing"):
             return True
-        return within(importer, "fusefs.operations", "fusefs.loop", "fusefs.mount")
+        above = ("operations", "loop", "mount", "plain_entries")
+        return within(importer, *(f"fusefs.{name}" for name in above))
     if top == "fusefs":
         if within(importer, "fusefs.bpf"):
             return within(module, "fusefs.bpf")

@@ -1,0 +1,195 @@
+"""Listing large directories: what each reader gets, and what stays behind in the kernel."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.directories import Name, reading
+from support.maps import make_map, u32, u64
+from support.mounting import Mount
+from support.waiting import eventually
+
+from fusefs.bpf.map import Map, MapType
+from fusefs.tree.node import FRESH
+
+COUNT = 5000
+# Names that get attributes whoever lists them, and some that others of the tree have.
+FEW = 1200
+
+
+def sample(mount: Mount, count: int = COUNT) -> Map:
+    """A map whose values are as long as their keys tell."""
+    made = mount.pin("sample", make_map(max_entries=count))
+    for number in range(count):
+        made.update(u32(number), u64(value(number)))
+    return made
+
+
+def value(number: int) -> int:
+    """The value of a key: of one to eight digits."""
+    return int("12345678"[: number % 8 + 1])
+
+
+def entries(mount: Mount) -> Path:
+    """The directory of its keys."""
+    return mount.path / "sample/entries"
+
+
+@pytest.fixture(params=["stock", "ordinary"])
+def mount(request: pytest.FixtureRequest, mounter: Callable[..., Mount]) -> Mount:
+    """A mount that logs, with plain entries or without."""
+    script = str(Path(__file__).with_name("listing_command.py"))
+    return mounter("-d", command=[sys.executable, script, request.param])
+
+
+@pytest.fixture
+def plain(mount: Mount, request: pytest.FixtureRequest) -> bool:
+    """Whether entries can be plain there."""
+    way: str = request.node.callspec.params["mount"]
+    return way == "stock"
+
+
+def inodes(mount: Mount) -> int:
+    """How many inodes the kernel referred to after the last listing."""
+    found: list[str] = []
+
+    def logged() -> bool:
+        found[:] = re.findall(r"(\d+) inodes", mount.log())
+        return bool(found)
+
+    eventually("the listing is closed", logged)
+    return int(found[-1])
+
+
+def lookups(mount: Mount) -> int:
+    """How often a key has been looked up."""
+    return len(re.findall(r"lookup\(\d+, b'\d+'\)", mount.log()))
+
+
+def test_names_alone_leave_no_inodes(mount: Mount, plain: bool) -> None:
+    sample(mount)
+    listed = mount.sh("ls -U sample/entries | sort -n").stdout.split()
+    assert listed == [str(number) for number in range(COUNT)]
+    assert lookups(mount) == 0
+    if plain:
+        assert inodes(mount) < FEW
+    else:
+        assert inodes(mount) > COUNT
+
+
+def test_attributes_come_with_the_names_for_those_who_want_them(mount: Mount) -> None:
+    sample(mount)
+    listed = mount.sh("ls -l --sort=none sample/entries | tail -n +2 | awk '{print $9, $5}'")
+    sizes = {name: int(size) for name, size in map(str.split, listed.stdout.splitlines())}
+    assert sizes == {str(n): len(str(value(n))) + 1 for n in range(COUNT)}
+    # Each of them is a request less; those that were too long under way are looked up again.
+    assert lookups(mount) < COUNT / 2
+    assert inodes(mount) > COUNT / 2
+
+
+def test_who_comes_for_attributes_later_looks_them_up(mount: Mount) -> None:
+    sample(mount)
+    found = mount.sh("find sample/entries -size -2 -type f | wc -l")
+    assert (found.code, found.stdout) == (0, f"{COUNT}\n")
+    assert mount.sh("grep -r 1234567 sample/entries | wc -l").stdout == f"{COUNT // 4}\n"
+
+
+def kinds(names: list[Name]) -> set[int]:
+    """The types that names have."""
+    return {name.type for name in names}
+
+
+def test_type_and_number_are_those_that_stat_shows(mount: Mount) -> None:
+    sample(mount)
+    with reading(entries(mount)) as reader:
+        listed = reader.rest()
+    assert kinds(listed) == {stat.S_IFREG}
+    assert len({name.inode for name in listed}) == COUNT
+    for name in listed[::37]:
+        assert os.stat(entries(mount) / name.name).st_ino == name.inode
+
+
+def test_links_are_listed_as_links(mount: Mount) -> None:
+    inner = make_map()
+    made = Map.create(
+        MapType.HASH_OF_MAPS, key_size=4, value_size=4, max_entries=100, name="outer", inner=inner
+    )
+    for number in range(100):
+        made.update(u32(number), u32(inner.fd))
+    mount.pin("sample", made)
+    with reading(entries(mount)) as reader:
+        listed = reader.rest()
+    assert len(listed) == 100
+    assert kinds(listed) == {stat.S_IFLNK}
+    for name in listed:
+        assert os.lstat(entries(mount) / name.name).st_ino == name.inode
+
+
+def test_a_name_that_was_cut_is_found(mount: Mount) -> None:
+    made = mount.pin("sample", make_map(key=200, value=8, max_entries=300))
+    for number in range(300):
+        made.update(u32(number) * 50, u64(number))
+    with reading(entries(mount)) as reader:
+        listed = reader.rest()
+    assert len({name.name for name in listed}) == 300
+    for name in listed[::7]:
+        assert "%#" in name.name
+        assert os.stat(entries(mount) / name.name).st_ino == name.inode
+        (entries(mount) / name.name).read_text()
+
+
+def test_a_reader_may_go_back(mount: Mount) -> None:
+    sample(mount)
+    with reading(entries(mount)) as reader:
+        listed = reader.rest(32768)
+        for at in (4000, 10, 2000, 0, COUNT - 1):
+            reader.seek(listed[at].after)
+            some = reader.some()
+            assert some == listed[at + 1 :][: len(some)]
+            for name in some:  # from here on it gets attributes
+                os.stat(entries(mount) / name.name)
+        reader.seek(0)
+        assert reader.rest() == listed
+
+
+def test_entries_come_and_go_meanwhile(mount: Mount) -> None:
+    made = sample(mount)
+    for number in range(0, COUNT, 10):
+        made.delete(u32(number))
+    with reading(entries(mount)) as reader:
+        listed = reader.some()
+        for number in range(COUNT):
+            if number % 10 == 0:
+                made.update(u32(number), u64(1))
+            elif number % 10 == 1:
+                made.delete(u32(number))
+        listed += reader.rest()
+    numbers = [int(name.name) for name in listed]
+    assert len(numbers) == len(set(numbers))
+    assert {n for n in range(COUNT) if n % 10 > 1} <= set(numbers)
+
+
+def test_a_slow_reader_gets_new_attributes(mount: Mount) -> None:
+    made = sample(mount, 500)
+    with reading(entries(mount)) as reader:
+        reader.some()
+        for number in range(0, 500, 2):
+            made.update(u32(number), u64(1234567890))
+        for number in range(1, 500, 2):
+            made.delete(u32(number))
+        time.sleep(2 * FRESH)  # what was seen before is too old now
+        while some := reader.some():
+            for name in some:
+                gone = int(name.name) % 2
+                try:
+                    assert os.stat(entries(mount) / name.name).st_size == 11
+                    assert not gone
+                except FileNotFoundError:
+                    assert gone

@@ -1,0 +1,59 @@
+"""Inode numbers: the same for the same thing, and never one for two."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusefs import inodes
+from fusefs.inodes import ROOT, InodeTable
+from fusefs.tree.node import Attributes, Node
+
+
+class Thing(Node):
+    """Something with an identity."""
+
+    def attributes(self) -> Attributes:
+        return Attributes(0, 0, 0, 0, 0, 0)
+
+
+def table() -> InodeTable:
+    """A table that has a root alone."""
+    return InodeTable(Thing("root"))
+
+
+def test_the_root_has_its_number() -> None:
+    assert table().enter(Thing("root")).number == ROOT
+    assert table().number("root") == ROOT
+
+
+def test_a_number_is_known_before_there_is_an_inode() -> None:
+    made = table()
+    numbers = {name: made.number(name) for name in map(str, range(1000))}
+    assert ROOT not in numbers.values()
+    for name, number in numbers.items():
+        assert made.enter(Thing(name)).number == number
+    assert len(made) == 1001
+
+
+def test_an_inode_stays_as_long_as_it_is_referred_to() -> None:
+    made = table()
+    inode = made.enter(Thing("one"))
+    inode.lookups += 2
+    made.forget(inode.number, 1)
+    assert made.enter(Thing("one")) is inode
+    made.forget(inode.number, 1)
+    assert len(made) == 1
+    assert made.enter(Thing("one")) is not inode
+
+
+def test_no_two_have_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inodes, "_MADE", 4)
+    made = table()
+    entered = {name: made.enter(Thing(name)) for name in map(str, range(20))}
+    assert len({inode.number for inode in entered.values()}) == 20
+    first = next(iter(entered.values()))
+    first.lookups = 1
+    made.forget(first.number, 1)
+    for name, inode in list(entered.items())[1:]:
+        assert made.enter(Thing(name)) is inode
+        assert made[made.number(name)] is inode
