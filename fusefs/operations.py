@@ -116,6 +116,8 @@ class Operations(pyfuse3.Operations):
         """What waits for something that no request waits for does it in `nursery`. Called before
         the first request."""
         self._polls = waiting.Polls(nursery)
+        kept = self._root.kept
+        kept.on_first = lambda: nursery.start_soon(waiting.let_go, kept)
 
     # Inodes
 
@@ -471,12 +473,17 @@ class Operations(pyfuse3.Operations):
 def _caller(ctx: RequestContext) -> Caller:
     """Who asks, with all their groups, which the request itself does not carry."""
     if ctx.uid == 0:
-        return Caller(ctx.uid, ctx.gid, frozenset(os.getgroups()))
+        return _root(ctx.gid)
     try:
         groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
     except (FileNotFoundError, ProcessLookupError):
         groups = frozenset()  # the process is in a pid namespace that we do not see
     return Caller(ctx.uid, ctx.gid, groups)
+
+
+@functools.lru_cache(16)
+def _root(gid: int) -> Caller:
+    return Caller(0, gid, frozenset(os.getgroups()))
 
 
 def _fill(entry: EntryAttributes, number: int, attributes: Attributes) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import trio
 
+from fusefs.tree.kept import Kept
 from fusefs.tree.node import Handle, Node, refusal
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,14 @@ async def _readable(fd: int) -> None:
         await trio.lowlevel.wait_readable(own)
     finally:
         os.close(own)
+
+
+async def let_go(kept: Kept) -> None:
+    """Close what is kept open when its time is over, until nothing is."""
+    seconds = kept.drop()
+    while seconds is not None:
+        await trio.sleep(seconds)
+        seconds = kept.drop()
 
 
 class Polls:

@@ -11,6 +11,7 @@ from fusefs.bpf.survey import Survey
 from fusefs.bpf.task import Task
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
+from fusefs.tree.kept import Kept
 from fusefs.tree.recent import Recent
 
 # Links that tools made for a moment, and slots of cgroups, that are remembered.
@@ -28,7 +29,8 @@ class Context:
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
     and key. `followed` are the ids of the rings whose records somebody reads as they come,
-    `moment` is another for each request: what was seen of a pin holds for one.
+    `moment` is another for each request: what was seen of a pin holds for one. `kept` are maps that
+    stay open for a moment.
     `composing` is what makes the text of a graph, `counting` what holds the statistics of programs
     on, `running` are the runs of programs that go on, and `runs` the last ones, by their ids.
     """
@@ -39,6 +41,7 @@ class Context:
     shared: bool = False
     by_id_listed: bool = False
     moment: int = 0
+    kept: Kept = field(default_factory=Kept)
     logs: ErrorLogs = field(default_factory=ErrorLogs)
     formats: Formats = field(default_factory=Formats)
     started_ns: int = field(default_factory=time.time_ns)

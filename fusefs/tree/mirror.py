@@ -12,6 +12,7 @@ from fusefs.bpf import bpffs
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.tree.context import Context
+from fusefs.tree.kept import Kept
 from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
 from fusefs.tree.subject import PinPlace, change_owner_and_times
 
@@ -43,6 +44,11 @@ class Mirror(Directory):
     def statvfs(self) -> os.statvfs_result:
         """What df(1) shows."""
         return self.directory.statvfs()
+
+    @property
+    def kept(self) -> Kept:
+        """What stays open for a moment, and has to be closed."""
+        return self._context.kept
 
     def turn(self) -> None:
         """A request begins, or goes on after others had a turn."""

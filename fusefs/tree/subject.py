@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.tree.context import Context
 from fusefs.tree.error_log import ErrorLogs
@@ -163,9 +164,20 @@ class Pin(Subject):
         return status
 
     def open(self) -> Object:
-        place = self._place
-        if place.directory.moved():
+        if self._place.directory.moved():
             raise gone()
+        self.status()  # it is still what has the name
+        kept = self.context.kept.copy(self)
+        return self._make(kept) if kept is not None and self._make else self._open()
+
+    def open_by(self, caller: Caller) -> Object:
+        if self._place.directory.moved():
+            raise gone()
+        with acting_as(caller):
+            return self._open()
+
+    def _open(self) -> Object:
+        place = self._place
         try:
             obj = place.directory.open_pin(place.name, self.inode, self._make)
         except FileNotFoundError:
@@ -174,6 +186,8 @@ class Pin(Subject):
             # The kernel's own maps.debug can be a name that is there and does not open.
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
         self._make = self._make or obj.maker()
+        if isinstance(obj, Map):
+            self.context.kept.keep(self, obj.fd)
         return obj
 
     def change(self, change: Change, caller: Caller) -> None:

@@ -78,7 +78,7 @@ def test_no_object_is_kept_open(mounted: Mount) -> None:
 
     eventually("no object is open", lambda: not opened())
     with (mounted.path / "sample/entries/1").open():
-        assert opened() == ["anon_inode:bpf-map"]
+        eventually("only the file's is", lambda: opened() == ["anon_inode:bpf-map"])
     eventually("no object is open", lambda: not opened())
 
 
