@@ -20,6 +20,8 @@ from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
 
 _HASHED_BYTES = 1 << 20
+# Room for a value of so many bytes is kept with what is known of a map.
+_LITTLE = 1 << 12
 _MMAPABLE = 1 << 10  # BPF_F_MMAPABLE, linux/bpf.h
 
 
@@ -123,6 +125,27 @@ class MapInfo(ctypes.Structure):
     )
 
 
+class _Known:
+    """What never changes of a map, and the memory that its calls need, unless it is much."""
+
+    def __init__(self, info: MapInfo, filled: int) -> None:
+        self.info = info
+        self.filled = filled  # how many bytes of that the kernel knows
+        self.key_size: int = info.key_size
+        self.per_cpu = info.type in _PER_CPU
+        self.indexed = info.type in _INDEXED
+        self.prefixes = info.type == MapType.LPM_TRIE
+        self.stacks = info.type == MapType.STACK_TRACE
+        size: int = info.value_size
+        self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
+        self.key = buffer(self.key_size)
+        most = max(self.stride, self.key_size)
+        self.value = buffer(most) if most <= _LITTLE else None
+        # Queues and their like have no keys, and the kernel takes none for them.
+        key = ctypes.addressof(self.key) if self.key_size else 0
+        self.arguments = syscall.ElementArguments(key=key)
+
+
 class Map(Object):
     """An open map.
 
@@ -135,33 +158,38 @@ class Map(Object):
     by_id = Command.MAP_GET_FD_BY_ID
     next_id = Command.MAP_GET_NEXT_ID
 
-    def __init__(self, fd: int, known: tuple[ctypes.Structure, int] | None = None) -> None:
+    def __init__(self, fd: int, known: _Known | None = None) -> None:
         """Takes over the descriptor `fd`; `known` is for `maker`."""
         super().__init__(fd)
-        if known:
-            self.info, self._filled = known
-        else:
-            self.info = self.fill(MapInfo())
-        self.key_size: int = self.info.key_size
-        self.per_cpu = self.info.type in _PER_CPU
-        self.indexed = self.info.type in _INDEXED
-        self.prefixes = self.info.type == MapType.LPM_TRIE
-        self.stacks = self.info.type == MapType.STACK_TRACE
-        size: int = self.info.value_size
-        self.stride = (size + 7 & ~7) * possible_cpus() if self.per_cpu else size
-        self._key = buffer(self.key_size)
-        # Queues and their like have no keys, and the kernel takes none for them.
-        key = ctypes.addressof(self._key) if self.key_size else 0
-        self._arguments = syscall.ElementArguments(map_fd=fd, key=key)
+        self._known = known or _Known(self.fill(MapInfo()), self._filled)
+        self.info = self._known.info
+        self._filled = self._known.filled
+        self.key_size = self._known.key_size
+        self.per_cpu = self._known.per_cpu
+        self.indexed = self._known.indexed
+        self.prefixes = self._known.prefixes
+        self.stacks = self._known.stacks
+        self.stride = self._known.stride
+        self._key = self._known.key
+        self._room: ctypes.Array[ctypes.c_char] | None = None
 
     def maker(self) -> Callable[[int], Map]:
-        # What the info call says of a map never changes.
-        return functools.partial(Map, known=(self.info, self._filled))
+        # No two of them are used at the same time: all are for one thread.
+        return functools.partial(Map, known=self._known)
 
-    @functools.cached_property
+    @property
     def _value(self) -> ctypes.Array[ctypes.c_char]:
         """Room for a value, or for the next key; made only for those who move one."""
-        return buffer(max(self.stride, self.key_size))
+        if self._room is None:
+            self._room = self._known.value or buffer(max(self.stride, self.key_size))
+        return self._room
+
+    @property
+    def _arguments(self) -> syscall.ElementArguments:
+        """Those of a call, with the key."""
+        arguments = self._known.arguments
+        arguments.map_fd = self.fd
+        return arguments
 
     @classmethod
     def create(
@@ -208,9 +236,10 @@ class Map(Object):
         ctypes.memmove(self._key, key, len(key))
         # The kernel refuses a command whose unused arguments are not zero (CHECK_ATTR).
         moves_value = command != Command.MAP_DELETE_ELEM
-        self._arguments.value = ctypes.addressof(self._value) if moves_value else 0
-        self._arguments.flags = flags
-        syscall.bpf(command, self._arguments)
+        arguments = self._arguments
+        arguments.value = ctypes.addressof(self._value) if moves_value else 0
+        arguments.flags = flags
+        syscall.bpf(command, arguments)
 
     def lookup(self, key: bytes) -> bytes:
         """The value of `key`. Raises FileNotFoundError when the map does not have it."""
@@ -225,8 +254,9 @@ class Map(Object):
         Most of a sparse map's have none, and the kernel has to be asked for each.
         """
         found: list[tuple[bytes, bytes]] = []
-        self._arguments.value, self._arguments.flags = ctypes.addressof(self._value), 0
-        look = syscall.attempt(Command.MAP_LOOKUP_ELEM, self._arguments)
+        arguments = self._arguments
+        arguments.value, arguments.flags = ctypes.addressof(self._value), 0
+        look = syscall.attempt(Command.MAP_LOOKUP_ELEM, arguments)
         slot = ctypes.c_uint32.from_buffer(self._key)
         for number in slots:
             slot.value = number

@@ -35,7 +35,7 @@ from fusefs.text.errors import Incomplete, Refused, clip
 from fusefs.text.escaping import escape, percent, unescape
 from fusefs.text.lpm import DATA, LENGTH, Lpm
 from fusefs.text.parse import MAX_DEPTH, Mapping, Node, Scalar, Sequence, parse
-from fusefs.text.scalars import Enumeration
+from fusefs.text.scalars import Enumeration, Number
 from fusefs.text.strings import CharArray
 
 # What tools call the files that they make beside the one they save, as shell patterns: hidden
@@ -214,6 +214,8 @@ def _is_raw(codec: Codec, name: str) -> bool:
 
 
 def _read(codec: Codec, name: str) -> Node:
+    if name.isalnum() and isinstance(codec, Number):  # nothing in it is escaped
+        return Scalar(0, name, quoted=False)
     if not isinstance(codec, Composite | Array | Lpm):
         return _typed(codec, Scalar(0, name, quoted=False))
     if name.startswith('{"'):  # the key as JSON, as `entries.jsonl` has it
