@@ -48,6 +48,12 @@ class _OpenHow(ctypes.Structure):
     )
 
 
+@functools.lru_cache(16)
+def _how(flags: int, resolve: int) -> _OpenHow:
+    """Made once, since names are opened all the time; the kernel only reads it."""
+    return _OpenHow(flags=flags, resolve=resolve)
+
+
 _OPENAT2 = 437  # on every architecture
 RESOLVE_NO_XDEV = 1
 _RESOLVE_NO_MAGICLINKS = 2
@@ -59,9 +65,8 @@ def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
 
     Raises OSError: EXDEV when it leads elsewhere.
     """
-    how = _OpenHow(flags=flags, resolve=resolve)
-    size = ctypes.sizeof(how)
-    return call("syscall", _OPENAT2, fd, os.fsencode(path), ctypes.byref(how), size)
+    how = ctypes.byref(_how(flags, resolve))
+    return call("syscall", _OPENAT2, fd, os.fsencode(path), how, ctypes.sizeof(_OpenHow))
 
 
 def open_beneath(fd: int, path: str, flags: int) -> int:
