@@ -12,30 +12,44 @@ from __future__ import annotations
 import ctypes
 import enum
 import errno
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fusefs.bpf import libc, syscall
-from fusefs.bpf.link import Link
-from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
-from fusefs.bpf.program import Program
 from fusefs.bpf.syscall import Command
 
 MAGIC = 0xCAFE4A11  # BPF_FS_MAGIC, include/uapi/linux/magic.h
 
-# What /proc/self/fd says of a descriptor that BPF_OBJ_GET gave (kernel/bpf/syscall.c).
-_KINDS: dict[str, type[Map] | type[Program] | type[Link]] = {
-    "anon_inode:bpf-map": Map,
-    "anon_inode:bpf-prog": Program,
-    "anon_inode:bpf_link": Link,
-    "anon_inode:bpf-link": Link,
-}
 
-Pinned = Map | Program | Link
+@functools.cache
+def _kinds() -> dict[str, type[Pinned]]:
+    """The kinds of objects, by what /proc/self/fd says of a descriptor that BPF_OBJ_GET gave
+    (kernel/bpf/syscall.c)."""
+    # They know far more of the kernel than directories do, which can be shown without.
+    from fusefs.bpf.link import Link  # noqa: PLC0415
+    from fusefs.bpf.map import Map  # noqa: PLC0415
+    from fusefs.bpf.program import Program  # noqa: PLC0415
+
+    return {
+        "anon_inode:bpf-map": Map,
+        "anon_inode:bpf-prog": Program,
+        "anon_inode:bpf_link": Link,
+        "anon_inode:bpf-link": Link,
+    }
+
+
+if TYPE_CHECKING:
+    from fusefs.bpf.link import Link
+    from fusefs.bpf.map import Map
+    from fusefs.bpf.program import Program
+
+    Pinned = Map | Program | Link
+
 T = TypeVar("T")
 
 
@@ -303,7 +317,7 @@ def _typed(fd: int) -> Pinned:
     """The object behind a descriptor that BPF_OBJ_GET gave."""
     try:
         what = os.readlink(f"/proc/self/fd/{fd}")
-        kind = _KINDS.get(what)
+        kind = _kinds().get(what)
         if kind is None:
             raise OSError(errno.EOPNOTSUPP, f"{what} is no map, program or link")
     except OSError:

@@ -11,12 +11,12 @@ import stat
 from collections.abc import Hashable, Iterator
 
 from fusefs.bpf.object import Object
-from fusefs.tree.context import Context
+from fusefs.tree.context import BY_ID, Context
 from fusefs.tree.graph_files import GraphDot, GraphSvg
 from fusefs.tree.node import Attributes, Directory, Node, gone, refusal
 from fusefs.tree.object_directory import ObjectDirectory
 from fusefs.tree.subject import Place, Subject
-from fusefs.tree.targets import BY_ID, KINDS, parse_id, path_by_id
+from fusefs.tree.targets import KINDS, parse_id, path_by_id
 
 
 class _RootsSubject(Subject):

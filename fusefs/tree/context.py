@@ -5,15 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fusefs.bpf import bpffs
-from fusefs.bpf.survey import Survey
 from fusefs.bpf.task import Task
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
 from fusefs.tree.kept import Kept
 from fusefs.tree.recent import Recent
 
+if TYPE_CHECKING:
+    from fusefs.bpf.survey import Survey
+
+# The directory of all objects, at the root of the mount.
+BY_ID = ".by-id"
 # Links that tools made for a moment, and slots of cgroups, that are remembered.
 _LINKS = 1024
 # Programs whose last run is remembered, each with some output.
@@ -24,7 +29,7 @@ _RUNS = 64
 class Context:
     """The bpffs directory that is shown, the absolute path where it is, and whether it was mounted
     to change nothing, for others than who mounted it, and with `.by-id/` listed; the logs of
-    refused operations, and the formats of maps. `survey` tells what uses what.
+    refused operations, and the formats of maps.
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
@@ -50,8 +55,17 @@ class Context:
         default_factory=lambda: Recent(_LINKS)
     )
     followed: set[int] = field(default_factory=set)
-    survey: Survey = field(default_factory=Survey)
+    _survey: Survey | None = None
     composing: Task[str] | None = None
     counting: set[int] = field(default_factory=set)
     running: Recent[int, Task[bytes]] = field(default_factory=lambda: Recent(_RUNS))
     runs: Recent[int, Task[bytes]] = field(default_factory=lambda: Recent(_RUNS))
+
+    @property
+    def survey(self) -> Survey:
+        """What uses what."""
+        if self._survey is None:
+            from fusefs.bpf.survey import Survey  # noqa: PLC0415 - nobody has asked so far
+
+            self._survey = Survey()
+        return self._survey

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fusefs.tree.context import Context
+from fusefs.tree.context import BY_ID, Context
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import Node
-from fusefs.tree.targets import BY_ID
 
 
 class Root(Mirror):

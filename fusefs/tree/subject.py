@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Mapping
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.credentials import Caller, acting_as
-from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.tree.context import Context
 from fusefs.tree.error_log import ErrorLogs
@@ -186,7 +185,7 @@ class Pin(Subject):
             # The kernel's own maps.debug can be a name that is there and does not open.
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
         self._make = self._make or obj.maker()
-        if isinstance(obj, Map):
+        if obj.kind == "map":
             self.context.kept.keep(self, obj.fd)
         return obj
 

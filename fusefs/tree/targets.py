@@ -12,11 +12,10 @@ from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused, clip
-from fusefs.tree.context import Context
+from fusefs.tree.context import BY_ID, Context
 from fusefs.tree.node import refusal
 
-# The directory of all objects in the kernel, and in it that of each kind.
-BY_ID = ".by-id"
+# The directory of each kind of object in `.by-id/`.
 KINDS: dict[str, type[Object]] = {
     "maps": Map,
     "programs": Program,
