@@ -28,6 +28,8 @@ from fusefs.tree.root import Root
 log = logging.getLogger(__name__)
 
 DEVICE = Path("/dev/fuse")
+# Memory that is kept when it is free, in bytes: a few replies, and what they are made of.
+_KEPT = 4 << 20
 
 
 class MountError(Exception):
@@ -120,6 +122,7 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     allow_interrupts()
+    libc.keep_freed_memory(_KEPT)
     gc.freeze()  # what is loaded now stays: to look through it again and again holds requests up
     os.umask(0)  # requests carry modes that their callers' masks were applied to
     context = Context(

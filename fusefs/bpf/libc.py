@@ -18,6 +18,7 @@ _SETGROUPS = {"x86_64": 116, "i686": 206, "s390x": 206, "ppc64le": 81, "armv7l":
     platform.machine(), 159
 )
 _PIDFD_GETFD = 438  # on every architecture
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, linux/capability.h
 
 
@@ -74,6 +75,15 @@ def open_beneath(fd: int, path: str, flags: int) -> int:
     file system. Raises OSError: EXDEV when it does."""
     resolve = _RESOLVE_BENEATH | RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS
     return openat2(fd, path, flags, resolve)
+
+
+def keep_freed_memory(size: int) -> None:
+    """Let the C library keep up to `size` bytes that were given back, and not ask the kernel for
+    each piece of some 100 kB anew, which costs a page fault for each page of it. See mallopt(3);
+    only glibc has it."""
+    if hasattr(_library, "mallopt"):
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            _library.mallopt(parameter, size)
 
 
 def set_filesystem_ids(uid: int, gid: int) -> None:

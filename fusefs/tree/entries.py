@@ -43,7 +43,7 @@ from fusefs.tree.values import ValueFile, as_map
 KEY_ATTRIBUTE = "user.bpf.key"
 _LONGEST_ATTRIBUTE = 1 << 16  # XATTR_SIZE_MAX
 # Lines of text that are made, and keys that a listing names, in one go; others wait so long.
-_PIECE = 1024
+_PIECE = 512
 
 
 class KeyNode(Node):
