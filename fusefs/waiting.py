@@ -43,7 +43,7 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
         with trio.move_on_at(deadline):
             await _more(handle)
         if trio.current_time() >= deadline:
-            if filler := handle.filler(offset):
+            if filler := handle.filler(offset, size):
                 return filler
             if awaited:
                 raise refusal(errno.EINTR)

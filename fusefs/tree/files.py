@@ -299,12 +299,14 @@ class Pieces(Handle):
     """An open stream, in pieces; an empty one where others may have a turn. Going back further than
     to the last read means to read it again from its start, as in /proc.
 
-    A read is filled, as that of a file is: some programs take less for its end.
+    A read is filled, as that of a file is: some programs take less for its end. Those that share
+    an open file come one after the other, lest each throw away what another waits for.
     """
 
     def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
         """`make` begins anew."""
         self._make = make
+        self._current: tuple[int, int] | None = None  # the read that is being filled
         self._restart()
 
     def _restart(self) -> None:
@@ -314,9 +316,13 @@ class Pieces(Handle):
         self._error: OSError | None = None  # what the stream ended with
 
     def read(self, offset: int, size: int) -> bytes | None:
+        if self._current not in (None, (offset, size)):
+            return None
         if offset < self._start or (offset == 0 and not self._untouched):
             self._restart()
+        self._current = None
         if not self._gather(offset, offset + size, time.monotonic() + _TURN):
+            self._current = offset, size
             return None
         self._untouched = False
         text = self._text[offset - self._start :][:size]
@@ -328,8 +334,12 @@ class Pieces(Handle):
         if isinstance(self._pieces, Generator):
             self._pieces.close()
 
-    def filler(self, offset: int) -> bytes:
+    def filler(self, offset: int, size: int) -> bytes:
+        if self._current != (offset, size):
+            return b""
         text = self._text[offset - self._start :]
+        if text or self.awaited is not None:  # else who reads goes on
+            self._current = None
         self._untouched = self._untouched and not text
         return text
 

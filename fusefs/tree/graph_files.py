@@ -139,14 +139,14 @@ class Drawn(Composed):
 
     _begun = False
 
-    def filler(self, offset: int) -> bytes:
+    def filler(self, offset: int, size: int) -> bytes:
         # Between its first line and its root element, XML may have any number of empty lines. So
         # who reads has something again and again: most programs give up on a read that ends
         # without, and one that does not end could not be interrupted.
-        if self._begun or offset != self._start + len(self._text):
-            return super().filler(offset)
-        self._text, self._start = b"\n", offset
-        return self._text
+        made = self._start + len(self._text)
+        if self._current == (offset, size) and offset == made and not self._begun:
+            self._text, self._start = b"\n", offset
+        return super().filler(offset, size)
 
     def _pieces_of(self) -> Generator[bytes, None, None]:
         self._begun = False

@@ -108,10 +108,10 @@ class Handle:
         when there is an `awaited` descriptor after it can be read."""
         raise refusal(errno.EBADF)
 
-    def filler(self, offset: int) -> bytes:
+    def filler(self, offset: int, size: int) -> bytes:
         """What a reader that has waited for long may be given at `offset`: what there is by now, or
-        what means nothing. Nothing where there is no such thing, and the reader is to ask again.
-        """
+        what means nothing. Nothing where there is no such thing, and the reader is to ask again; or
+        gives up, if there is an `awaited` descriptor."""
         return b""
 
     def write(self, offset: int, data: bytes) -> int | None:

@@ -60,8 +60,29 @@ def test_an_error_comes_after_what_was_made_before_it() -> None:
 
 def test_who_waits_for_long_gets_what_there_is() -> None:
     stream = Pieces(lambda: iter([b"first", b"", b"second"]))
-    assert stream.filler(0) == b""
+    assert stream.filler(0, 100) == b""
     assert stream.read(0, 100) is None
-    assert stream.filler(0) == b"first"
+    assert stream.filler(0, 100) == b"first"
     assert read(stream, 5, 100) == b"second"
     assert read(stream, 11, 100) == b""
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 9), st.integers(1, 9))
+def test_reads_that_share_it_come_one_after_the_other(
+    first: int, second: int, size: int, other: int
+) -> None:
+    """However often they ask in turns, each gets its own, and gets it in the end."""
+    pieces = [bytes([65 + number] * 4) if number % 2 else b"" for number in range(20)]
+    whole = b"".join(pieces)
+    stream = Pieces(lambda: iter(pieces))
+    waiting = [(first, size), (second, other)]
+    for _ in range(3 * len(pieces)):
+        for place in list(waiting):
+            offset, length = place
+            text = stream.read(offset, length)
+            if text is None:
+                text = stream.filler(offset, length) or None
+            if text is not None:
+                assert whole[offset : offset + length].startswith(text)
+                waiting.remove(place)
+    assert not waiting
