@@ -41,6 +41,9 @@ _KNOWN = ("3.5",)
 # For how long requests are served before others have their turn. To let them costs as much as one
 # or two requests.
 _SLICE = 0.001
+# So many requests are served at a time, most of which wait: when all do, every other waits with them
+# (`fusefs.waiting.PATIENCE`). pyfuse3 has 99 unless it is told. Each takes some kilobytes.
+_MOST = 1000
 # A trial takes less than a millisecond.
 _TRIAL = 1.0
 
@@ -53,11 +56,11 @@ async def main(*, fast: bool) -> None:
         with _in_place_of_trio(loop.namespace):
             if await _stands_trial(loop):
                 loop.begin()
-                await pyfuse3.main()
+                await pyfuse3.main(max_tasks=_MOST)
                 return
     elif fast:
         log.info("pyfuse3 %s is not known: its own request loop serves", pyfuse3.__version__)
-    await pyfuse3.main()
+    await pyfuse3.main(max_tasks=_MOST)
 
 
 def _is_known(version: str) -> bool:
