@@ -9,8 +9,9 @@ from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import whole_key
 from fusefs.text.parse import Mapping, Node, Scalar, parse
+from fusefs.text.strings import Raw
 
-KEY, VALUE = "key", "value"
+KEY, RAW, VALUE = "key", "raw", "value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Entry:
 
 
 def from_line(key: Codec, value: Codec, line: str, old: Callable[[bytes], bytes]) -> Entry:
-    """What a line says. It is `{"key": …, "value": …}`, with all that may be written for either.
+    """What a line says. It is `{"key": …, "value": …}`, with all that may be written for either;
+    `"raw": …` has all bytes of a key that is not told in full (see `fusefs.text.value.Lines`).
 
     `old` gives the value that the map has for a key, zeros where it has none; it is asked for only
     where the text cannot be told without it. Raises `Refused` with the place in the line, and
@@ -35,6 +37,8 @@ def from_line(key: Codec, value: Codec, line: str, old: Callable[[bytes], bytes]
     """
     members = _members(line)
     own = whole_key(key, members[KEY], KEY)
+    if RAW in members:
+        own = _raw_key(key, members[RAW], own)
     node = members[VALUE]
     try:
         over_zeros = value.encode(node, bytes(value.size), VALUE)
@@ -49,6 +53,15 @@ def from_line(key: Codec, value: Codec, line: str, old: Callable[[bytes], bytes]
     return Entry(own, over_zeros, differing)
 
 
+def _raw_key(codec: Codec, node: Node, told: bytes) -> bytes:
+    """The key whose bytes `node` gives, of which `told` is what the text tells."""
+    key = Raw(codec.size).encode(node, bytes(codec.size), RAW)
+    differing = int.from_bytes(key, "little") ^ int.from_bytes(told, "little")
+    if differing & codec.mask:
+        raise Refused(f"{RAW} is not what {KEY} tells", node.at)
+    return key
+
+
 def _members(line: str) -> dict[str, Node]:
     node = parse(line)
     wanted = f'{{"{KEY}": …, "{VALUE}": …}}'
@@ -56,7 +69,7 @@ def _members(line: str) -> dict[str, Node]:
         raise Refused(f"expected a line like {wanted}", node.at)
     members = {name: member for name, _at, member in node.members}
     for name, at, _member in node.members:
-        if name not in (KEY, VALUE):
+        if name not in (KEY, RAW, VALUE):
             raise Refused(f"{name!r} is neither {KEY} nor {VALUE}, as in {wanted}", at)
     for name in (KEY, VALUE):
         if name not in members:

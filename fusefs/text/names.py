@@ -79,7 +79,7 @@ def to_names(codec: Codec, keys: bytes) -> list[str]:
     texts = list(map(str, codec.named(unpacked(codec, keys))))
     if isinstance(codec, Composite):
         texts = [text[1:-1] for text in texts]
-    if _are_names(texts) and not _hides(codec, keys):
+    if _are_names(texts) and not hides(codec, keys):
         return texts  # nearly always
     size = codec.size
     each = [keys[number * size :][:size] for number in range(len(texts))]
@@ -97,8 +97,9 @@ def _are_names(texts: list[str]) -> bool:
     )
 
 
-def _hides(codec: Codec, keys: bytes) -> bool:
-    """Whether one of `keys` has a bit that their text does not tell."""
+def hides(codec: Codec, keys: bytes) -> bool:
+    """Whether one of `keys`, which lie one after the other, has a bit that their text does not
+    tell."""
     hidden = (~codec.mask & (1 << codec.size * 8) - 1).to_bytes(codec.size, "little")
     if not any(hidden):
         return False
@@ -108,7 +109,7 @@ def _hides(codec: Codec, keys: bytes) -> bool:
 
 def _name(codec: Codec, key: bytes, text: str) -> str:
     """The name of one key of which `text` is the text."""
-    name = RAW + key.hex() if not text or _hides(codec, key) else _presentable(text)
+    name = RAW + key.hex() if not text or hides(codec, key) else _presentable(text)
     return _fitting(name, key)
 
 

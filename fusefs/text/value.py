@@ -5,6 +5,7 @@ from __future__ import annotations
 from fusefs.text.codec import Codec, shown, unpacked
 from fusefs.text.columns import Layout
 from fusefs.text.errors import Incomplete, refusal
+from fusefs.text.names import hides
 from fusefs.text.parse import Scalar, parse
 
 
@@ -14,13 +15,30 @@ def to_text(codec: Codec, data: bytes) -> str:
 
 
 class Lines:
-    """Entries as JSON Lines: `{"key": ..., "value": ...}` and a newline for each."""
+    """Entries as JSON Lines: `{"key": ..., "value": ...}` and a newline for each.
+
+    A key that its text does not tell in full (say, one with something in its padding) has a third
+    member, `"raw"`: all its bytes as hexadecimal digits in memory order.
+    """
 
     def __init__(self, key: Codec, value: Codec) -> None:
         self.key = key
         self.value = value
         self._layouts = [Layout(codec.size, codec.flat.cells) for codec in (key, value)]
-        self._template = f'{{"key": {key.flat.json}, "value": {value.flat.json}}}\n'
+        self._template = self._template_of()
+
+    def _template_of(self, hiding: bytes = b"") -> str:
+        """What is between the fields of an entry; `hiding` is a key that is not told in full."""
+        raw = f', "raw": "{hiding.hex()}"' if hiding else ""
+        return f'{{"key": {self.key.flat.json}{raw}, "value": {self.value.flat.json}}}\n'
+
+    def _templates(self, keys: bytes) -> str:
+        """The same for several entries."""
+        size = self.key.size
+        if not hides(self.key, keys):
+            return self._template * (len(keys) // size)
+        each = (keys[at : at + size] for at in range(0, len(keys), size))
+        return "".join(self._template_of(key if hides(self.key, key) else b"") for key in each)
 
     def text(self, keys: bytes, values: bytes) -> str:
         """The lines of the entries whose keys and values lie one after the other."""
@@ -34,7 +52,7 @@ class Lines:
         fields: list[object] = [None] * (len(columns) * count)
         for number, column in enumerate(columns):
             fields[number :: len(columns)] = column
-        return self._template * count % tuple(fields)
+        return self._templates(keys) % tuple(fields)
 
 
 def from_text(codec: Codec, text: str, old: bytes) -> bytes:

@@ -454,6 +454,19 @@ def test_bytes_that_are_not_shown_stay(mounted: Mount, lines: str, tmp_path: Pat
     assert dump(sample) == dict.fromkeys(map(u32, range(count)), expected)
 
 
+def test_keys_that_differ_in_their_padding_are_told_apart(mounted: Mount, tmp_path: Path) -> None:
+    sample = mounted.pin("sample", make_map(key="config"))
+    keys = OLD_CONFIG, CONFIG.pack(1, bytes(3), 2, 443, b"old", bytes(2))
+    for number, key in enumerate(keys):
+        sample.update(key, u64(number))
+    path = tmp_path / "backup"
+    assert mounted.sh(f"cat sample/entries.jsonl > {path}").code == 0
+    for key in keys:
+        sample.update(key, u64(7))
+    assert mounted.sh(f"cat {path} > sample/entries.jsonl").code == 0
+    assert dump(sample) == {key: u64(number) for number, key in enumerate(keys)}
+
+
 def test_a_lock_is_left_alone(mounted: Mount) -> None:
     types = BtfBuilder()
     number = types.integer("unsigned int", 4)

@@ -72,7 +72,7 @@ def test_what_is_written_is_read_the_same(key: Sample, value: Sample, data: st.D
     entries = one_by_one(key.codec, value.codec, text)
     assert entries is not None
     for entry, own_key, own_value in zip(entries, keys, values, strict=True):
-        assert to_text(key.codec, entry.key) == to_text(key.codec, own_key)
+        assert entry.key == own_key
         assert entry.kept == value.codec.kept
         told = int.from_bytes(own_value, "little") & ~entry.kept
         assert int.from_bytes(entry.value, "little") == told
@@ -229,3 +229,34 @@ def test_a_key_needs_all_of_its_fields() -> None:
     line = '{"key": {"first": {"a": 1}, "c": 1, "last": [1, 2]}, "value": 1}'
     with pytest.raises(Refused, match=r"a key needs all of its fields, and first\.b is left out"):
         from_line(a_struct(), U32, line, bytes)
+
+
+HIDING = struct.pack("=B3sIQBB6s", 1, b"abc", 2, 3, 4, 5, b"defghi")
+
+
+def test_a_key_that_is_not_told_in_full() -> None:
+    codec = a_struct()
+    plain = struct.pack("=B3xIQBB6x", 1, 2, 3, 4, 5)
+    text = lines(LinesReader(codec, U32), [HIDING, plain, HIDING], [bytes(4)] * 3)
+    assert [b'"raw": "%s", ' % HIDING.hex().encode() in line for line in text.splitlines()] == [
+        True,
+        False,
+        True,
+    ]
+    entries = one_by_one(codec, U32, text)
+    assert entries is not None
+    assert [entry.key for entry in entries] == [HIDING, plain, HIDING]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("02" + HIDING.hex()[2:], "raw is not what key tells"),
+        (HIDING.hex()[2:], "raw: expected 48 hexadecimal digits"),
+    ],
+)
+def test_raw_bytes_of_another_key_are_refused(raw: str, reason: str) -> None:
+    codec = a_struct()
+    line = f'{{"key": {to_text(codec, HIDING).strip()}, "raw": "{raw}", "value": 1}}'
+    with pytest.raises(Refused, match=reason):
+        from_line(codec, U32, line, bytes)
