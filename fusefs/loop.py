@@ -41,8 +41,8 @@ _KNOWN = ("3.5",)
 # For how long requests are served before others have their turn. To let them costs as much as one
 # or two requests.
 _SLICE = 0.001
-# So many requests are served at a time, most of which wait: when all do, every other waits with them
-# (`fusefs.waiting.PATIENCE`). pyfuse3 has 99 unless it is told. Each takes some kilobytes.
+# So many requests are served at a time. Most of them wait (`fusefs.waiting.PATIENCE`), and when all
+# do, so does every other. pyfuse3 has 99 unless it is told. Each takes some kilobytes.
 _MOST = 1000
 # A trial takes less than a millisecond.
 _TRIAL = 1.0

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # who has more writes again, as after any short write.
 _PLAIN_LINES = 1 << 17
 _LINES = 1 << 12
+_SPACE = b" \t\r"  # what a line may have that says nothing
 # What may be gathered for a map of fewer entries, where keys can come again: so many of them, and
 # so many bytes.
 _GATHERED = 1 << 16
@@ -139,7 +140,7 @@ class Loading(Streaming):
     def _read(self, line: bytes) -> None:
         """Gather what a line says. Raises OSError when it is refused."""
         self._line += 1
-        if line.strip():
+        if line.strip(_SPACE):
             try:
                 self._gather_line(line)
             except (Refused, Incomplete, OSError) as error:
@@ -179,7 +180,7 @@ class Loading(Streaming):
         """Read the last line, which lacks its newline. One that is incomplete stays: it may be that
         a process that was forked has closed its copy, and another one writes on."""
         rest = bytes(self._rest)
-        if not rest.strip():
+        if not rest.strip(_SPACE):
             return
         self._line += 1
         try:

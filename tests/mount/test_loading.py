@@ -169,6 +169,13 @@ def test_a_bad_line_changes_nothing(mounted: Mount, sample: Map, line: str, befo
     assert told.count("\n") == 3  # with the line, and the place in it
 
 
+def test_only_white_space_of_json_is_passed_over(mounted: Mount, sample: Map) -> None:
+    for given in (b"\f\n", b"\v", b"\0\n"):
+        assert mounted.sh("cat > sample/entries.jsonl", given).code == 1
+        assert "expected a line like" in mounted.error_log("sample")
+    assert mounted.sh("cat > sample/entries.jsonl", b" \t\r\n\n ").code == 0
+
+
 def test_the_log_has_the_line_and_the_place_in_it(mounted: Mount, sample: Map) -> None:
     mounted.sh("printf '{key: 1, value: 2}\\n\\n{key: 1, value: two}\\n' > sample/entries.jsonl")
     _, line, place = mounted.error_log("sample").splitlines()

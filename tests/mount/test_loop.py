@@ -201,9 +201,7 @@ def test_a_busy_mount_wakes_who_waits(mounter: Mounter, loop: str) -> None:
 
 
 @both_loops
-@pytest.mark.parametrize(
-    "waiting", [20, 150]
-)  # more than stand by; more than pyfuse3 serves by itself
+@pytest.mark.parametrize("waiting", [20, 150])  # more than stand by; more than stock
 def test_many_that_wait_hold_up_nobody(mounter: Mounter, loop: str, waiting: int) -> None:
     mount = mounter("-o", f"loop={loop}")
     with sampled(mount), ExitStack() as stack:
