@@ -24,8 +24,19 @@ def _reader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "read-ahead")
 
 
+def available() -> bool:
+    """Whether there is the thread, or can be one now (see setrlimit(2), RLIMIT_NPROC, and pids.max
+    of cgroups)."""
+    try:
+        _reader().submit(int)
+    except RuntimeError:
+        return False
+    return True
+
+
 def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The same items, some made while those before them are used. They are not None.
+    """The same items, some made while those before them are used. They are not None. Only where
+    that is `available`.
 
     Once this is closed, nothing is being made any more.
     """

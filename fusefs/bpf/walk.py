@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusefs.bpf import lpm_trie, syscall
-from fusefs.bpf.ahead import ahead
+from fusefs.bpf.ahead import ahead, available
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.object import buffer
 from fusefs.bpf.syscall import ENOTSUPP, Command
@@ -38,7 +38,7 @@ def batches(bpf_map: Map) -> Iterator[Batch]:
     """What `Map.batches` gives."""
     try:
         large = bpf_map.info.max_entries > _BATCH_ENTRIES
-        found = _read_ahead(bpf_map) if large else _in_batches(bpf_map)
+        found = _read_ahead(bpf_map) if large and available() else _in_batches(bpf_map)
         yield from found
     except OSError as error:
         # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.

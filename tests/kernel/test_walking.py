@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
 
 import pytest
 from support.maps import ARRAYS, HASHES, SIX, dump, each_key, make_map, u32, value_of
 
-from fusefs.bpf import walk
+from fusefs.bpf import ahead, walk
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.map import Map, MapType
 
@@ -53,6 +54,19 @@ def test_maps_smaller_than_the_least_batch(kind: MapType, max_entries: int) -> N
         assert all(
             given[u32(n)] == value_of(made, n) for n in range(max_entries) if u32(n) in given
         )
+
+
+def test_a_large_map_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ahead._reader.cache_clear()
+    with filled(MapType.HASH, 10_000) as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            assert len(dump(made)) == 10_000
+        assert len(dump(made)) == 10_000
+    assert "read-ahead_0" in [thread.name for thread in threading.enumerate()]
 
 
 @each_kept
