@@ -155,7 +155,7 @@ def test_a_soak(mounter: Mounter, loop: str) -> None:
     mount = mounter("-o", f"loop={loop}")
     assert loop_of(mount) == loop
     with sampled(mount), rings(mount.source) as made:
-        mount.sh("cat */info */entries/3 maps/*/info; ls . maps programs")
+        mount.sh("cat */info */entries/3 */entries.jsonl maps/*/info; ls . maps programs")
         before = descriptors(mount), threads(mount)
         with ExitStack() as stack:
             going = [stack.enter_context(repeating(turn)) for turn in turns(mount, made)]
