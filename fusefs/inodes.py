@@ -26,15 +26,16 @@ _MADE = 1 << 52
 class Inode:
     """A node that the kernel knows, by `number`.
 
-    `lookups` counts its references, `handles` its open files. `told` are the size and mtime that
-    it last heard, and `held` the attributes since it was opened.
+    `lookups` counts its references, `handles` its open files. `size` and `mtime_ns` are what it
+    last heard, and `held` the attributes since it was opened.
     """
 
     number: int
     node: Node
     lookups: int = 0
     handles: int = 0
-    told: tuple[int, int] = (-1, -1)
+    size: int = -1
+    mtime_ns: int = -1
     held: Attributes | None = None
 
     def attributes(self) -> Attributes:
@@ -62,8 +63,10 @@ class Inode:
 
     def tell(self, attributes: Attributes) -> bool:
         """Note what the kernel is told; whether it is news."""
-        news = (attributes.size, attributes.mtime_ns)
-        changed, self.told = news != self.told, news
+        # No tuple: after `ls -l` of a large map there are as many inodes as entries.
+        size, mtime_ns = attributes.size, attributes.mtime_ns
+        changed = size != self.size or mtime_ns != self.mtime_ns
+        self.size, self.mtime_ns = size, mtime_ns
         return changed
 
 

@@ -120,6 +120,8 @@ class MapView:
             value = kind(value, possible_cpus())
         self.value: Codec = value
         self.large = is_large(value)
+        # Why values cannot be written as they are shown; empty when they can.
+        self.summed = SUM_REASON if isinstance(value, PerCpuSum) else ""
         self.long_names = longest_name(key) > LONGEST
         self.settings = {target: name for target, name in settings.items() if name != AUTO}
 
@@ -143,11 +145,6 @@ class MapView:
         if self.traits and self.traits.shape == Shape.OF_CGROUPS and hierarchy() is None:
             return "not shown: the cgroup2 file system is not mounted here"
         return self.traits.hidden if self.traits else ""
-
-    @property
-    def summed(self) -> str:
-        """Why values cannot be written as they are shown; empty when they can."""
-        return SUM_REASON if isinstance(self.value, PerCpuSum) else ""
 
     def freeze(self, bpf_map: Map) -> None:
         """Freeze the map."""

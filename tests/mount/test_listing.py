@@ -193,3 +193,37 @@ def test_a_slow_reader_gets_new_attributes(mount: Mount) -> None:
                     assert not gone
                 except FileNotFoundError:
                     assert gone
+
+
+def shown(mount: Mount) -> dict[str, tuple[str, int, int, int]]:
+    """Mode, links, size and mtime of each entry, as `ls -l` shows them."""
+    listed = mount.sh("ls -l --time-style=+%s%N sample/entries").stdout.splitlines()[1:]
+    rows = (line.split() for line in listed)
+    return {name: (mode, int(n), int(s), int(t)) for mode, n, _, _, s, t, name in rows}
+
+
+def test_a_long_listing_shows_what_stat_does(mount: Mount) -> None:
+    sample(mount, 3000)
+    listed = shown(mount)
+    assert len(listed) == 3000
+    for name, told in listed.items():
+        status = os.stat(entries(mount) / name)
+        mode = stat.filemode(status.st_mode)
+        assert told == (mode, status.st_nlink, status.st_size, status.st_mtime_ns), name
+
+
+def test_the_mtime_moves_after_a_change_that_only_listings_have_seen(mount: Mount) -> None:
+    made = sample(mount, 3000)
+    before = shown(mount)
+    made.update(u32(2345), u64(value(2345) + 1))
+    after: dict[str, tuple[str, int, int, int]] = {}
+
+    def moved() -> bool:
+        after.update(shown(mount))
+        return after["2345"] != before["2345"]
+
+    eventually("a listing shows the change", moved)
+    assert after["2345"][:3] == before["2345"][:3]
+    assert after["2345"][3] > before["2345"][3]
+    del after["2345"], before["2345"]
+    assert after == before
