@@ -14,6 +14,18 @@ def to_text(codec: Codec, data: bytes) -> str:
     return f"{codec.shown(unpacked(codec, data))[0]}\n"
 
 
+def to_texts(codec: Codec, data: bytes) -> list[bytes]:
+    """`to_text` of each of the values that lie in `data` one after the other, as UTF-8."""
+    columns = Layout(codec.size, codec.flat.cells).texts(data, shown)
+    count = len(data) // codec.size
+    fields: list[object] = [None] * (len(columns) * count)
+    for number, column in enumerate(columns):
+        fields[number :: len(columns)] = column
+    # JSON has no newline within.
+    text = f"{codec.flat.json}\n" * count % tuple(fields)
+    return text.encode().splitlines(keepends=True)
+
+
 class Lines:
     """Entries as JSON Lines: `{"key": ..., "value": ...}` and a newline for each.
 

@@ -20,7 +20,7 @@ from fusefs.bpf.object import Object
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
-from fusefs.text.value import Lines, to_text
+from fusefs.text.value import Lines, to_text, to_texts
 from fusefs.tree.files import explained
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
@@ -162,6 +162,24 @@ def existence_of(flags: RenameFlags) -> Existence:
     return Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
 
 
+class _Piece:
+    """What a listing has found in one go: `values`, read at `read_at`. Their texts are made
+    together, when one is wanted."""
+
+    def __init__(self, values: bytes, read_at: float, mtime_ns: int) -> None:
+        self.values = values
+        self.read_at = read_at
+        self.mtime_ns = mtime_ns
+        self._codec: Codec | None = None
+        self._texts: list[bytes] = []
+
+    def text(self, codec: Codec, at: int) -> bytes:
+        """The text of the value that lies `at` bytes from the start."""
+        if self._codec is not codec:
+            self._codec, self._texts = codec, to_texts(codec, self.values)
+        return self._texts[at // codec.size]
+
+
 class KeyedMap:
     """A map with a file for each key, as it is for one request. Subclasses have other nodes for
     keys.
@@ -264,27 +282,32 @@ class KeyedMap:
                     yield None
                     continue
                 each_key = split(keys, view.key_size)
-                each_value = split(values, view.stride) if values else iter([b""])
+                piece = _Piece(values, self.read_at, mtime_ns) if values else None
                 names = to_names(view.key, keys)
-                for name, key, value in zip(names, each_key, each_value, strict=True):
+                for number, (name, key) in enumerate(zip(names, each_key, strict=True)):
                     if view.long_names and (digest := digest_of(name)):
                         view.long_keys[digest] = key
-                    known = (value, self.read_at, mtime_ns) if values else None
-                    make = functools.partial(self._listed, bpf_map, key, known)
+                    at = number * view.stride
+                    make = functools.partial(self._listed, bpf_map, key, piece, at)
                     yield name, Unmade(of_key(self.subject, view, key), self.file_type, make)
 
-    def _listed(self, bpf_map: Map, key: bytes, known: tuple[bytes, float, int] | None) -> KeyNode:
-        """The node of a key that a listing has found, with its value, when that was read, and the
-        time that `note` takes. Raises `gone()`."""
+    def _listed(self, bpf_map: Map, key: bytes, piece: _Piece | None, at: int) -> KeyNode:
+        """The node of a key that a listing has found, whose value lies `at` bytes from the start
+        of a piece. Raises `gone()`."""
         node = self.node(key)
-        if known:
-            value, read_at, mtime_ns = known
-            if time.monotonic() - read_at > FRESH:  # its reader takes its time
+        if piece:
+            late = time.monotonic() - piece.read_at > FRESH  # its reader takes its time
+            # Others than these have texts of their own.
+            if type(node) is Entry and not late and node.codec.size == self.view.stride:
+                node.see(piece.text(node.codec, at), piece.mtime_ns)
+                return node
+            value = piece.values[at : at + self.view.stride]
+            if late:
                 try:
                     value = self.look(bpf_map, key)
                 except FileNotFoundError:
                     raise gone() from None
-            self.note(node, value, mtime_ns)
+            self.note(node, value, piece.mtime_ns)
         return node
 
     def note(self, node: KeyNode, value: bytes, mtime_ns: int) -> None:
