@@ -19,7 +19,7 @@ from fusefs.text.codec import Codec
 from fusefs.text.compile import compile_codec
 from fusefs.text.names import hides, to_name, to_names
 from fusefs.text.scalars import Seconds
-from fusefs.text.value import Lines, from_text, to_text
+from fusefs.text.value import Lines, from_text, to_text, to_texts
 
 
 @given(samples(), st.data())
@@ -33,6 +33,7 @@ def test_lines_are_made_of_the_values_one_by_one(sample: Sample, data: st.DataOb
     def raw_of(key: bytes) -> str:
         return f', "raw": "{key.hex()}"' if hides(codec, key) else ""
 
+    assert to_texts(codec, together) == [to_text(codec, value).encode() for value in values]
     assert Lines(codec, codec).text(together, together) == "".join(
         f'{{"key": {text}{raw}, "value": {text}}}\n'
         for text, raw in ((to_text(codec, value).rstrip("\n"), raw_of(value)) for value in values)
