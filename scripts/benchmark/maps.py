@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import enum
 import functools
 import itertools
 import struct
 from collections.abc import Callable, Iterator
-from typing import cast
 
-from fusefs.bpf import syscall
 from fusefs.bpf.btf_build import BtfBuilder
 from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.cpus import possible_cpus
@@ -19,10 +15,6 @@ from fusefs.bpf.map import Map, MapType
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which LPM tries must have
 _AT_ONCE = 16384  # entries
-
-
-class _Command(enum.IntEnum):
-    MAP_UPDATE_BATCH = 26  # enum bpf_cmd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +101,7 @@ def make(kind: Kind, entries: int) -> Map:
     )
     for first in range(0, entries, _AT_ONCE):
         numbers = range(first, min(first + _AT_ONCE, entries))
-        _update_batch(made, len(numbers), *pack(made, kind, numbers))
+        made.update_all(*pack(made, kind, numbers))
     return made
 
 
@@ -123,19 +115,6 @@ def pack(bpf_map: Map, kind: Kind, numbers: range) -> tuple[bytes, bytes]:
 
 def _packed(fmt: str, rows: Iterator[tuple[int | bytes, ...]], count: int) -> bytes:
     return struct.pack("=" + fmt * count, *itertools.chain.from_iterable(rows))
-
-
-def _update_batch(bpf_map: Map, count: int, keys: bytes, values: bytes) -> None:
-    """Set so many entries in one call."""
-    assert (len(keys), len(values)) == (count * bpf_map.key_size, count * bpf_map.stride)
-    held = [ctypes.create_string_buffer(data, len(data)) for data in (keys, values)]
-    arguments = syscall.BatchArguments(
-        keys=ctypes.addressof(held[0]),
-        values=ctypes.addressof(held[1]),
-        count=count,
-        map_fd=bpf_map.fd,
-    )
-    syscall.bpf(cast(syscall.Command, _Command.MAP_UPDATE_BATCH), arguments)
 
 
 def hex_bytes(data: bytes) -> list[str]:
