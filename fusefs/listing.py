@@ -21,7 +21,8 @@ import trio
 from fusefs.inodes import ROOT
 from fusefs.tree.node import Directory, Node, Unmade
 
-# A listing lets other requests in after so many seconds: a file takes six to be read.
+# A listing lets other requests in after so many seconds. To read a file takes several of them, and
+# each may wait for so long.
 _TURN = 0.0005
 # So many names are listed within the time for which the kernel believes their attributes (FRESH).
 _FIRST = 1024

@@ -1,4 +1,4 @@
-"""FUSE requests, answered by the nodes of the tree. Only here is pyfuse3 known.
+"""FUSE requests, answered by the nodes of the tree. Only here do pyfuse3 and the tree meet.
 
 Any exception but FUSEError that a handler lets through kills the mount. So every handler is
 wrapped by `request`, which has an errno for each.

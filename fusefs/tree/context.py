@@ -33,7 +33,7 @@ class Context:
 
     `links` are symbolic links that a tool made to rename them, by where they are and their names;
     `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
-    and key. `followed` are the ids of the rings whose records somebody reads as they come,
+    and key. `followed` are the ids of the rings whose records somebody reads as they come.
     `moment` is another for each request: what was seen of a pin holds for one. `kept` are maps that
     stay open for a moment.
     `composing` is what makes the text of a graph, `counting` what holds the statistics of programs
