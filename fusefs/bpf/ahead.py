@@ -46,6 +46,5 @@ def ahead(items: Iterator[T]) -> Generator[T, None, None]:
             coming.append(_reader().submit(next, items, None))
             yield item
     finally:
-        for future in coming:
-            future.cancel()
-        wait(coming)
+        # Those that are cancelled are not waited for: what others asked for may be before them.
+        wait([future for future in coming if not future.cancel()])
