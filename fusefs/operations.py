@@ -11,7 +11,6 @@ import functools
 import logging
 import os
 import select
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -26,11 +25,9 @@ from fusefs.bpf.credentials import Caller
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Child, Listing
 from fusefs.plain_entries import plain_entry
+from fusefs.replies import fill, fill_dot, fill_unknown
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
-    BLOCK,
-    FRESH,
-    Attributes,
     Change,
     Directory,
     File,
@@ -49,8 +46,6 @@ Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 
 # What poll(2) says of an ordinary file: DEFAULT_POLLMASK, linux/poll.h.
 _POLLED = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
-# What stat(2) calls each kind of node.
-_KINDS = {Directory: stat.S_IFDIR, Symlink: stat.S_IFLNK, File: stat.S_IFREG}
 
 
 def request(handler: Handler[P, R]) -> Handler[P, R]:
@@ -146,7 +141,7 @@ class Operations(pyfuse3.Operations):
         entry = EntryAttributes() if entry is None else entry
         attributes = inode.attributes()
         inode.tell(attributes)
-        _fill(entry, inode.number, attributes)
+        fill(entry, inode.number, attributes)
         if inode.node.private:
             entry.entry_timeout = 0
         return entry
@@ -332,7 +327,7 @@ class Operations(pyfuse3.Operations):
     ) -> bool:
         """Add a name to a reply; whether it had room. Raises `gone()`."""
         if isinstance(child, int):
-            _fill_dot(entry, child)
+            fill_dot(entry, child)
             return pyfuse3.readdir_reply(token, os.fsencode(name), entry, position)
         if isinstance(child, Unmade):
             if self._plain and listing.plain(name):
@@ -358,10 +353,10 @@ class Operations(pyfuse3.Operations):
             if error.errno == errno.ESTALE:
                 raise
             log.debug("%s: %s", name, error)
-            _fill_unknown(entry, inode)
+            fill_unknown(entry, inode)
         except Exception:
             log.exception("the attributes of %r cannot be had", name)
-            _fill_unknown(entry, inode)
+            fill_unknown(entry, inode)
 
     @request
     async def releasedir(self, fh: int) -> None:
@@ -484,35 +479,3 @@ def _caller(ctx: RequestContext) -> Caller:
 @functools.lru_cache(16)
 def _root(gid: int) -> Caller:
     return Caller(0, gid, frozenset(os.getgroups()))
-
-
-def _fill(entry: EntryAttributes, number: int, attributes: Attributes) -> None:
-    entry.st_ino = number
-    entry.generation = 0
-    entry.entry_timeout = FRESH
-    entry.attr_timeout = FRESH
-    entry.st_mode = attributes.mode
-    entry.st_nlink = attributes.nlink
-    entry.st_uid = attributes.uid
-    entry.st_gid = attributes.gid
-    entry.st_rdev = 0
-    entry.st_size = attributes.size
-    entry.st_blksize = BLOCK
-    entry.st_blocks = -(-attributes.size // 512)
-    entry.st_atime_ns = attributes.atime_ns
-    entry.st_mtime_ns = attributes.mtime_ns
-    entry.st_ctime_ns = attributes.ctime_ns
-
-
-def _fill_unknown(entry: EntryAttributes, inode: Inode) -> None:
-    """What a listing says of a child whose attributes cannot be had: who asks for them is told
-    why, and the other children are listed all the same."""
-    kind = next(mode for node, mode in _KINDS.items() if isinstance(inode.node, node))
-    _fill(entry, inode.number, Attributes(kind, 0, 0, 0, 0, 0))
-    entry.entry_timeout = entry.attr_timeout = 0
-
-
-def _fill_dot(entry: EntryAttributes, number: int) -> None:
-    """`.` and `..` of a listing: the kernel takes type and number alone."""
-    entry.st_ino = number
-    entry.st_mode = stat.S_IFDIR
