@@ -39,13 +39,12 @@ async def read(handle: Handle, offset: int, size: int) -> bytes:
     some time; programs then read again, unless it was a signal that they wait for."""
     deadline = trio.current_time() + PATIENCE
     while (data := handle.read(offset, size)) is None:
-        awaited = handle.awaited is not None
         with trio.move_on_at(deadline):
             await _more(handle)
         if trio.current_time() >= deadline:
             if filler := handle.filler(offset, size):
                 return filler
-            if awaited:
+            if handle.awaited is not None:
                 raise refusal(errno.EINTR)
     return data
 
