@@ -1,15 +1,17 @@
 """Reading ahead: the kernel looks up the next batch while what has come is made into text.
 
-A thread makes the system calls, which take as long as the text does. It is one for all, and begins
-with the first large map that is read.
+A thread makes the system calls, which take as long as the text does. It begins with the first large
+map that is read, and serves one reader at a time: others would wait for it, and all who are served
+here with them. They read for themselves, as they would without.
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,6 +19,8 @@ T = TypeVar("T")
 # So many are asked for at a time: the thread goes on with the second by itself, while nobody lets
 # it run who would ask for it.
 _AHEAD = 2
+# Whether the thread has a reader.
+_used = threading.Lock()
 
 
 @functools.cache
@@ -40,11 +44,15 @@ def ahead(items: Iterator[T]) -> Generator[T, None, None]:
 
     Once this is closed, nothing is being made any more.
     """
-    coming = deque(_reader().submit(next, items, None) for _ in range(_AHEAD))
+    if not _used.acquire(blocking=False):
+        yield from items
+        return
+    coming: deque[Future[T | None]] = deque()
     try:
+        coming.extend(_reader().submit(next, items, None) for _ in range(_AHEAD))
         while (item := coming.popleft().result()) is not None:
             coming.append(_reader().submit(next, items, None))
             yield item
     finally:
-        # Those that are cancelled are not waited for: what others asked for may be before them.
         wait([future for future in coming if not future.cancel()])
+        _used.release()

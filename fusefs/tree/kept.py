@@ -7,6 +7,7 @@ gone from the kernel soon after its last pin and user.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Hashable
@@ -25,12 +26,18 @@ class Kept:
         self._kept: dict[Hashable, tuple[int, float]] = {}  # the next to be closed comes first
 
     def keep(self, of: Hashable, fd: int) -> None:
-        """Keep a copy of a descriptor."""
+        """Keep a copy of a descriptor, if one is to be had."""
         if self.on_first is None or of in self._kept or len(self._kept) == _MOST:
             return
+        try:
+            copy = os.dup(fd)
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            return  # who asked has what was asked for
         if not self._kept:
             self.on_first()
-        self._kept[of] = os.dup(fd), time.monotonic() + _MOMENT
+        self._kept[of] = copy, time.monotonic() + _MOMENT
 
     def copy(self, of: Hashable) -> int | None:
         """A new copy of the descriptor that is kept, or None."""
