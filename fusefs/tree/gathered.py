@@ -68,8 +68,9 @@ class Gathered:
             try:
                 old = bpf_map.values_of(keys[key])
                 bpf_map.update_all(keys[key], _merged(values[value], old, kept[value]))
-            except Stopped as stopped:
-                raise Stopped(stopped.errno or errno.EIO, first + stopped.done) from stopped
+            except OSError as error:  # of a look-up too, which sets nothing
+                done = error.done if isinstance(error, Stopped) else 0
+                raise Stopped(error.errno or errno.EIO, first + done) from error
 
     def _runs(self) -> Iterator[tuple[int, int]]:
         """Where runs begin and end in which no key comes twice: where one does, its later value is

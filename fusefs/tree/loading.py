@@ -6,7 +6,8 @@ refused changes nothing, wherever in the text it is.
 
 That a process was killed cannot be told from that it has closed its file: the whole lines that it
 has written are set, unless it was killed within one. Nor can that a process which it has started
-meanwhile has closed its copy.
+meanwhile has closed its copy. Of processes that share an open file, one that begins anew while the
+lines of another are being set has no say in which of them are.
 """
 
 from __future__ import annotations
@@ -171,8 +172,8 @@ class Loading(Streaming):
             self._count -= some.count
             try:
                 some.set(self._map)
-            except OSError as error:
-                raise self._stopped(some, error, done, count) from error
+            except Stopped as stopped:
+                raise self._stopped(some, stopped, done, count) from stopped
             done += some.count
             yield
 
@@ -199,13 +200,13 @@ class Loading(Streaming):
         self._complained = True
         return self._explained("close", error, rest, self._line + 1)
 
-    def _stopped(self, some: Gathered, error: OSError, done: int, count: int) -> OSError:
+    def _stopped(self, some: Gathered, stopped: Stopped, done: int, count: int) -> OSError:
         """Drop all that is left; the error for the user."""
-        at = error.done if isinstance(error, Stopped) else 0
-        key = to_text(self._file.view.key, some.key(at)).strip()
-        what = f"close {self._file.name}, {done + at} of {count} entries set, stopped at key {key}"
+        done += stopped.done
+        key = to_text(self._file.view.key, some.key(stopped.done)).strip()
+        what = f"close {self._file.name}, {done} of {count} entries set, stopped at key {key}"
         self._drop()
-        return explained(self._file.subject, self._map, what, error)
+        return explained(self._file.subject, self._map, what, stopped)
 
     def _drop(self) -> None:
         """Take nothing more, and forget what was taken."""

@@ -14,7 +14,9 @@ from fusefs.bpf import bulk
 from fusefs.bpf.batch import split
 from fusefs.bpf.bulk import Stopped
 from fusefs.bpf.map import Map, MapType
+from fusefs.tree.gathered import Gathered
 from fusefs.tree.map_types import MAP_TYPES, Shape
+from fusefs.tree.map_view import MapView
 
 each = pytest.mark.parametrize("kind", SIX, ids=lambda kind: kind.name.lower())
 VALUES = [kind for kind in MapType if (t := MAP_TYPES.get(kind)) and t.shape == Shape.VALUES]
@@ -80,6 +82,26 @@ def test_an_index_past_the_end_tells_how_far_it_came(kind: MapType, batches: boo
             made.update_all(*entries(made, range(3, 8)))
         assert (stopped.value.errno, stopped.value.done) == (errno.E2BIG, 2)
         assert made.lookup(u32(4)) == value_of(made, 12)
+
+
+def test_a_look_up_that_fails_tells_how_many_were_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = iter([True, False])
+    values_of = Map.values_of
+
+    def fails_next(bpf_map: Map, keys: bytes) -> bytes:
+        if not next(looked_up):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return values_of(bpf_map, keys)
+
+    monkeypatch.setattr(Map, "values_of", fails_next)
+    with make_map(MapType.HASH) as made:
+        gathered = Gathered(MapView(made))
+        for key in (1, 2, 1):  # the second look-up is for the key that comes again
+            gathered.add(1, u32(key), u64(0), u64((1 << 64) - 1))
+        with pytest.raises(Stopped) as stopped:
+            gathered.set(made)
+        assert (stopped.value.errno, stopped.value.done) == (errno.ENOMEM, 2)
+        assert len(dump(made)) == 2
 
 
 def test_a_frozen_map_takes_none(batches: bool) -> None:

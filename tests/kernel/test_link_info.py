@@ -17,6 +17,7 @@ from support.cgroups import cgroup
 from support.links import (
     Attach,
     Loaded,
+    attached,
     create,
     in_namespace,
     iterator,
@@ -128,26 +129,20 @@ def test_tracing(tracing: tuple[str, Link], programs: Loaded) -> None:
 
 
 def test_cgroup(programs: Loaded) -> None:
-    with cgroup() as path, programs.program("on_egress") as program:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            link = create(program, fd, Attach.CGROUP_INET_EGRESS)
-        finally:
-            os.close(fd)
-        with link:
-            inode = path.stat().st_ino
-            wanted = {
-                "type": "cgroup",
-                "cgroup_id": inode,
-                "cgroup_path": f"/{path.name}",
-                "attach_type": "cgroup_inet_egress",
-            }
-            assert info_of(link) == wanted
-            told = told_by_bpftool(link)
-            assert (told["cgroup_id"], told["attach_type"]) == (inode, "cgroup_inet_egress")
-            link.detach()
-            info = info_of(link)
-            assert (info["cgroup_id"], info["attached"]) == (0, False)
+    with cgroup() as path, attached(programs, path) as link:
+        inode = path.stat().st_ino
+        wanted = {
+            "type": "cgroup",
+            "cgroup_id": inode,
+            "cgroup_path": f"/{path.name}",
+            "attach_type": "cgroup_inet_egress",
+        }
+        assert info_of(link) == wanted
+        told = told_by_bpftool(link)
+        assert (told["cgroup_id"], told["attach_type"]) == (inode, "cgroup_inet_egress")
+        link.detach()
+        info = info_of(link)
+        assert (info["cgroup_id"], info["attached"]) == (0, False)
 
 
 def test_a_cgroup_that_is_gone() -> None:

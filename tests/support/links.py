@@ -275,7 +275,14 @@ _CLONE_NEWNET = 0x40000000
 @contextlib.contextmanager
 def on_cgroup(programs: Loaded) -> Iterator[Link]:
     """A link of `on_egress` to a cgroup of its own, which is not pinned."""
-    with cgroup() as path, programs.program("on_egress") as program:
+    with cgroup() as path, attached(programs, path) as link:
+        yield link
+
+
+@contextlib.contextmanager
+def attached(programs: Loaded, path: Path) -> Iterator[Link]:
+    """A link of `on_egress` to a cgroup."""
+    with programs.program("on_egress") as program:
         fd = os.open(path, os.O_RDONLY)
         try:
             link = create(program, fd, Attach.CGROUP_INET_EGRESS)
