@@ -26,6 +26,10 @@ _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
+# A backslash; and Graphviz refuses a label in which a text is nothing but this bracket.
+_OF_GRAPHVIZ = str.maketrans({"\\": "&#92;&#92;", "]": "&#93;"})
+
+
 def visible(text: str) -> str:
     r"""`text` with what cannot be shown made visible: \xXX for a byte that is not UTF-8, \uXXXX for
     control characters and what XML has no place for."""
@@ -37,7 +41,7 @@ def visible(text: str) -> str:
 def html(text: str) -> str:
     """`text` as text or as an attribute's value in an HTML-like label. It is never empty, as no
     element may be that has text in it."""
-    return escape(visible(text)).replace("\\", "&#92;&#92;") or " "
+    return escape(visible(text)).translate(_OF_GRAPHVIZ) or " "
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

@@ -13,7 +13,7 @@ from collections import Counter
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.graph_samples import (
     Machine,
@@ -376,6 +376,7 @@ hostile = st.lists(st.sampled_from(PIECES) | st.text(st.characters(), max_size=3
 @drawn
 @settings(max_examples=40, deadline=None)
 @given(st.lists(hostile, min_size=8, max_size=8), st.sampled_from([1, 5]))
+@example([""] * 7 + ["]"], 1)
 def test_hostile_texts_are_shown_as_they_are(given: list[str], copies: int) -> None:
     name, kind, detail, pin, href, title, place, where = given
     graph = Graph(title=title)
