@@ -11,9 +11,10 @@ same when the kernel comes to refer to it again.
 from __future__ import annotations
 
 import errno
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from fusefs.tree.alike import StandIn
 from fusefs.tree.node import Attributes, Node
 
 ROOT = 1  # FUSE_ROOT_ID
@@ -26,21 +27,31 @@ _MADE = 1 << 52
 class Inode:
     """A node that the kernel knows, by `number`.
 
-    `lookups` counts its references, `handles` its open files. `size` and `mtime_ns` are what it
-    last heard, and `held` the attributes since it was opened.
+    `known` is the node, or what stands in for it until it is asked for. `lookups` counts its
+    references, `handles` its open files. `size` and `mtime_ns` are what it last heard, and `held`
+    the attributes since it was opened.
     """
 
     number: int
-    node: Node
+    known: Node | StandIn
     lookups: int = 0
     handles: int = 0
     size: int = -1
     mtime_ns: int = -1
     held: Attributes | None = None
 
+    @property
+    def node(self) -> Node:
+        """The node."""
+        if isinstance(self.known, StandIn):
+            self.known = self.known.node()
+        return self.known
+
     def attributes(self) -> Attributes:
-        """The node's attributes; while it is open, the last ones when it is gone, as those of an
-        unlinked file."""
+        """The node's attributes, to be used at once; while it is open, the last ones when it is
+        gone, as those of an unlinked file."""
+        if isinstance(self.known, StandIn) and (told := self.known.attributes()):
+            return told
         try:
             attributes = self.node.attributes()
         except OSError as error:
@@ -86,16 +97,20 @@ class InodeTable:
     def __len__(self) -> int:
         return len(self._by_number)
 
-    def enter(self, node: Node) -> Inode:
+    def enter(self, node: Node | StandIn) -> Inode:
         """The inode of a node: the one that it has, or a new one, which nobody refers to yet."""
-        number = self.number(node.identity)
+        identity = node.identity
+        return self.enter_as(node, identity, self.number(identity))
+
+    def enter_as(self, node: Node | StandIn, identity: Hashable, number: int) -> Inode:
+        """The same for a node whose `number` was told for its identity."""
         inode = self._by_number.get(number)
-        if inode is not None and inode.node.identity == node.identity:
-            if inode.node is not node:
-                inode.node.renew(node)
+        if inode is not None and inode.known.identity == identity:
+            if inode.known is not node:
+                inode.known.renew(node)
             return inode
         if inode is not None:
-            number = self._given[node.identity] = self._next
+            number = self._given[identity] = self._next
             self._next += 1
         inode = self._by_number[number] = Inode(number, node)
         return inode
@@ -103,7 +118,12 @@ class InodeTable:
     def number(self, identity: Hashable) -> int:
         """The number of the inode with this identity. Were there none, it would have this one, but
         in the rare case that another has it then."""
-        return self._given.get(identity) or hash(identity) % _MADE + ROOT + 1
+        return self.numbers([identity])[0]
+
+    def numbers(self, identities: Sequence[Hashable]) -> list[int]:
+        """The numbers of the inodes with these identities."""
+        given = self._given.get
+        return [given(one) or hash(one) % _MADE + ROOT + 1 for one in identities]
 
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gave back so many references."""
@@ -115,4 +135,4 @@ class InodeTable:
         """Drop an inode that nobody refers to."""
         if inode.lookups <= 0 and inode.number != ROOT:
             del self._by_number[inode.number]
-            self._given.pop(inode.node.identity, None)
+            self._given.pop(inode.known.identity, None)

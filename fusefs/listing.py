@@ -14,20 +14,25 @@ attributes anyway.
 
 from __future__ import annotations
 
+import sys
 import time
 
 import trio
 
 from fusefs.inodes import ROOT
-from fusefs.tree.node import Directory, Node, Unmade
+from fusefs.tree.alike import Alike
+from fusefs.tree.node import Directory, Node
 
 # A listing lets other requests in after so many seconds. To read a file takes several of them, and
 # each may wait for so long.
 _TURN = 0.0005
 # So many names are listed within the time for which the kernel believes their attributes (FRESH).
 _FIRST = 1024
+# A reply with so many names is probably not the last one.
+_LARGE = 512
 
-Child = Node | Unmade | int  # an inode number stands for `.` and `..`
+# A name and what it stands for, which for `.` and `..` is an inode number; or many that are alike.
+Found = tuple[str, Node | int] | Alike
 
 
 class Listing:
@@ -39,7 +44,7 @@ class Listing:
         self._first = ((".", number), ("..", ROOT))
         self._position = 0
         self._children = directory.children()
-        self._waiting: tuple[str, Child] | None = None
+        self._waiting: Found | None = None
         self._turn_ends = 0.0
         self._wanted = False  # whether attributes are
         self._bait: str | None = None
@@ -52,14 +57,17 @@ class Listing:
         self._bait = None
         self._begun = self._position
 
-    def plain(self, name: str) -> bool:
-        """Whether the next name of the reply is to be a plain entry, where it can be one."""
-        plain = not self._wanted and self._position >= _FIRST
-        if self._bait is None:
-            # A directory that fits into one reply needs no bait.
-            plain = plain or self._begun > 0
-            self._bait = name if plain else None
-        return plain
+    def plain(self, name: str) -> tuple[bool, int]:
+        """Whether the next name of the reply, which is `name`, is to be a plain entry, where it can
+        be one; and for how many names that is so."""
+        # A directory that fits into one reply needs no bait.
+        if self._bait is None and (self._begun > 0 or self._position >= _LARGE):
+            self._bait = name
+            return True, 1
+        if self._position < _FIRST:
+            until = _LARGE if self._position < _LARGE else _FIRST
+            return False, until - self._position
+        return not self._wanted, sys.maxsize
 
     def looked_up(self, name: str) -> None:
         """Somebody has looked up a name in the directory."""
@@ -71,8 +79,9 @@ class Listing:
         if position < self._position:
             self._position, self._waiting = 0, None
             self._children = self._directory.children()
-        while self._position < position and await self.peek() is not None:
-            self.advance()
+        while self._position < position and (found := await self.peek()) is not None:
+            count = len(found.names) if isinstance(found, Alike) else 1
+            self.advance(min(count, position - self._position))
             if self.overdue():
                 await trio.lowlevel.checkpoint()
 
@@ -84,8 +93,13 @@ class Listing:
             self._turn_ends = now + _TURN
         return overdue
 
-    async def peek(self) -> tuple[str, Child] | None:
-        """The name here, with what it stands for; None at the end."""
+    @property
+    def position(self) -> int:
+        """The number of names given."""
+        return self._position
+
+    async def peek(self) -> Found | None:
+        """What is here; None at the end."""
         if self._waiting is None and self._position < len(self._first):
             self._waiting = self._first[self._position]
         while self._waiting is None:
@@ -97,13 +111,13 @@ class Listing:
                 await trio.lowlevel.checkpoint()
         return self._waiting
 
-    def advance(self) -> int:
-        """Go on to the next name; the new position."""
-        self._waiting = None
-        self._position += 1
-        return self._position
+    def advance(self, names: int = 1) -> None:
+        """Go on after so many names."""
+        self.skip(names)
+        self._position += names
 
-    def skip(self) -> None:
-        """Leave out the next name. It has no position: the kernel goes on after the last name that
-        it was given, which is here."""
-        self._waiting = None
+    def skip(self, names: int = 1) -> None:
+        """Leave out so many names. They have no position: the kernel goes on after the last name
+        that it was given, which is here."""
+        waiting = self._waiting
+        self._waiting = waiting.rest(names) if isinstance(waiting, Alike) else None

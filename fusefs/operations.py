@@ -23,9 +23,9 @@ from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.inodes import Inode, InodeTable
-from fusefs.listing import Child, Listing
+from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
-from fusefs.replies import fill, fill_dot, fill_unknown
+from fusefs.replies import DirectoryReply, entry_of
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
     Change,
@@ -34,7 +34,6 @@ from fusefs.tree.node import (
     Handle,
     Node,
     Symlink,
-    Unmade,
     refusal,
 )
 
@@ -129,21 +128,11 @@ class Operations(pyfuse3.Operations):
         """The attributes of a node that the kernel is about to refer to."""
         inode = self._inodes.enter(node)
         try:
-            entry = self._entry(inode)
+            entry = entry_of(inode)
         except BaseException:
             self._inodes.release(inode)
             raise
         inode.lookups += 1
-        return entry
-
-    def _entry(self, inode: Inode, entry: EntryAttributes | None = None) -> EntryAttributes:
-        """The attributes of an inode, in `entry` if one is given."""
-        entry = EntryAttributes() if entry is None else entry
-        attributes = inode.attributes()
-        inode.tell(attributes)
-        fill(entry, inode.number, attributes)
-        if inode.node.private:
-            entry.entry_timeout = 0
         return entry
 
     @request
@@ -163,7 +152,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return self._entry(self._inode(inode))
+        return entry_of(self._inode(inode))
 
     @request
     async def setattr(
@@ -187,7 +176,7 @@ class Operations(pyfuse3.Operations):
             self._file(fh).truncate(change.size)
         else:
             node.change(change, _caller(ctx))
-        return self._entry(self._inode(inode))
+        return entry_of(self._inode(inode))
 
     @request
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
@@ -294,14 +283,12 @@ class Operations(pyfuse3.Operations):
         await listing.seek(start_id)
         self._root.turn()
         listing.begin()
-        entry = EntryAttributes()
-        referred: list[Inode] = []
+        reply = DirectoryReply(token, self._inodes, listing, self._plain)
         try:
-            while (child := await listing.peek()) is not None:
+            while (found := await listing.peek()) is not None:
                 try:
-                    if not self._list(token, *child, listing, entry, start_id + 1, referred):
+                    if not reply.add(found):
                         return
-                    start_id = listing.advance()
                 except OSError as error:
                     if error.errno != errno.ESTALE:
                         raise
@@ -310,53 +297,8 @@ class Operations(pyfuse3.Operations):
                     await trio.lowlevel.checkpoint()
                     self._root.turn()
         except BaseException:
-            # The reply is an error: the kernel hears of none of these.
-            for inode in referred:
-                self._inodes.forget(inode.number, 1)
+            reply.take_back()
             raise
-
-    def _list(
-        self,
-        token: pyfuse3.ReaddirToken,
-        name: str,
-        child: Child,
-        listing: Listing,
-        entry: EntryAttributes,
-        position: int,
-        referred: list[Inode],
-    ) -> bool:
-        """Add a name to a reply; whether it had room. Raises `gone()`."""
-        if isinstance(child, int):
-            fill_dot(entry, child)
-            return pyfuse3.readdir_reply(token, os.fsencode(name), entry, position)
-        if isinstance(child, Unmade):
-            if self._plain and listing.plain(name):
-                plain = self._plain.fill(self._inodes.number(child.identity), child.kind)
-                return pyfuse3.readdir_reply(token, os.fsencode(name), plain, position)
-            child = child.make()
-        inode = self._inodes.enter(child)
-        try:
-            self._fill_listed(entry, name, inode)
-            if not pyfuse3.readdir_reply(token, os.fsencode(name), entry, position):
-                return False
-            inode.lookups += 1
-            referred.append(inode)
-            return True
-        finally:
-            self._inodes.release(inode)
-
-    def _fill_listed(self, entry: EntryAttributes, name: str, inode: Inode) -> None:
-        """Fill in the attributes of a child. Raises `gone()`; any other trouble is its own."""
-        try:
-            self._entry(inode, entry)
-        except OSError as error:
-            if error.errno == errno.ESTALE:
-                raise
-            log.debug("%s: %s", name, error)
-            fill_unknown(entry, inode)
-        except Exception:
-            log.exception("the attributes of %r cannot be had", name)
-            fill_unknown(entry, inode)
 
     @request
     async def releasedir(self, fh: int) -> None:
@@ -421,7 +363,7 @@ class Operations(pyfuse3.Operations):
         try:
             fh = self._open(inode, flags | os.O_CREAT, ctx)
             try:
-                entry = self._entry(inode)
+                entry = entry_of(inode)
             except BaseException:
                 self._close(fh)
                 raise

@@ -384,13 +384,13 @@ class Map(Object):
             return None  # not an array, or not frozen, or the kernel is older than 6.18
         return digest.raw[:32] if any(digest.raw) else None
 
-    def batches(self) -> Iterator[Batch]:
-        """All entries, some thousands at a time; a batch may be empty.
+    def batches(self, most: int = walk.AT_ONCE) -> Iterator[Batch]:
+        """All entries, some thousands at a time, or about `most`; a batch may be empty.
 
         While others change the map, a key that stays is given once, and one that comes or goes
         once or not at all. Of an `indexed` map, filled slots alone.
         """
-        return walk.batches(self)
+        return walk.batches(self, most)
 
     def each_key(self) -> Iterator[bytes | None]:
         """All keys, one at a time; as slow as can be, but no value is moved. Those of an `indexed`

@@ -14,7 +14,8 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusefs.bpf import lpm_trie, syscall
-from fusefs.bpf.ahead import ahead, available
+from fusefs.bpf.ahead import ahead as made_ahead
+from fusefs.bpf.ahead import available
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.object import buffer
 from fusefs.bpf.syscall import ENOTSUPP, Command
@@ -22,11 +23,12 @@ from fusefs.bpf.syscall import ENOTSUPP, Command
 if TYPE_CHECKING:
     from fusefs.bpf.map import Map
 
-_BATCH_BYTES = 1 << 20
-_BATCH_ENTRIES = 4096
+# Entries that are asked for in one batch, and bytes.
+AT_ONCE = 4096
+_MOST_BYTES = 1 << 20
 # A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
 # are tried next.
-_BATCH_LEAST = 16
+_LEAST = 16
 # What is taken for the most entries that a map has for which no bound was set, as one of cgroups.
 _UNBOUNDED = 1 << 20
 # So many slots are looked at in one go where there are no batches, and so many bytes are gathered.
@@ -34,11 +36,12 @@ _SLOTS = 1024
 _TOGETHER = 1 << 16
 
 
-def batches(bpf_map: Map) -> Iterator[Batch]:
+def batches(bpf_map: Map, most: int = AT_ONCE) -> Iterator[Batch]:
     """What `Map.batches` gives."""
     try:
-        large = bpf_map.info.max_entries > _BATCH_ENTRIES
-        found = _read_ahead(bpf_map) if large and available() else _in_batches(bpf_map)
+        # Who wants few at a time wants them as they are when they come, and not read ahead.
+        ahead = bpf_map.info.max_entries > AT_ONCE <= most and available()
+        found = _read_ahead(bpf_map) if ahead else _in_batches(bpf_map, most)
         yield from found
     except OSError as error:
         # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
@@ -48,12 +51,15 @@ def batches(bpf_map: Map) -> Iterator[Batch]:
 
 
 def _read_ahead(bpf_map: Map) -> Iterator[Batch]:
-    with bpf_map.again() as own, contextlib.closing(ahead(_in_batches(own))) as found:
+    with (
+        bpf_map.again() as own,
+        contextlib.closing(made_ahead(_in_batches(own, AT_ONCE))) as found,
+    ):
         yield from found
 
 
-def _in_batches(bpf_map: Map) -> Iterator[Batch]:
-    reader = _Reader(bpf_map)
+def _in_batches(bpf_map: Map, most: int) -> Iterator[Batch]:
+    reader = _Reader(bpf_map, most)
     if bpf_map.prefixes:
         yield from lpm_trie.batches(bpf_map, lambda position: reader.read(position)[::2])
         return
@@ -67,10 +73,10 @@ def _in_batches(bpf_map: Map) -> Iterator[Batch]:
 class _Reader:
     """Reads batches of a map."""
 
-    def __init__(self, bpf_map: Map) -> None:
+    def __init__(self, bpf_map: Map, most: int) -> None:
         self._map = bpf_map
         entry = max(bpf_map.key_size + bpf_map.stride, 1)
-        most = min(max(_BATCH_BYTES // entry, 1), _BATCH_ENTRIES, bpf_map.info.max_entries)
+        most = min(max(_MOST_BYTES // entry, 1), most, bpf_map.info.max_entries)
         # Where to go on: a u32 bucket number in a hash, whatever the key's size; else a key.
         self._position = buffer(max(bpf_map.key_size, 8))
         self._following = buffer(len(self._position))
@@ -102,7 +108,7 @@ class _Reader:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                self._make_room(max(2 * self._room, _BATCH_LEAST))
+                self._make_room(max(2 * self._room, _LEAST))
                 continue
             count: int = arguments.count
             keys = ctypes.string_at(self._keys, count * self._map.key_size)
@@ -125,7 +131,7 @@ def each_key(bpf_map: Map) -> Iterator[bytes | None]:
         return
     seen: set[bytes] = set()
     key = bpf_map.next_key(None)
-    for _ in range(4 * (bpf_map.info.max_entries or _UNBOUNDED) + _BATCH_ENTRIES):
+    for _ in range(4 * (bpf_map.info.max_entries or _UNBOUNDED) + AT_ONCE):
         if key is None:
             return
         if key not in seen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import stat
 import time
@@ -17,21 +16,22 @@ from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Existence, Map
 from fusefs.bpf.object import Object
+from fusefs.bpf.walk import AT_ONCE
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
 from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
-from fusefs.text.value import Lines, to_text, to_texts
+from fusefs.text.value import Lines, to_text
+from fusefs.tree.alike import Alike, Origin
 from fusefs.tree.files import explained
+from fusefs.tree.found_keys import FoundKeys, Piece
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
-    FRESH,
     Attributes,
     Directory,
     File,
     Node,
     Opening,
-    Unmade,
     gone,
     refusal,
     searchable,
@@ -89,23 +89,6 @@ class Entry(ValueFile, KeyNode):
     def fixed(self) -> str:
         return self.view.summed or super().fixed()
 
-    def attributes(self) -> Attributes:
-        if self.view.large or not self.known:
-            return super().attributes()
-        # The same in fewer steps: a listing asks it of each entry, whose value it has just seen.
-        status, seen = self.subject.status(), self._sighting
-        mode = stat.S_IFREG | status.st_mode & (0o444 if self.fixed() else 0o666)
-        return Attributes(
-            mode,
-            status.st_uid,
-            status.st_gid,
-            status.st_atime_ns,
-            seen.mtime_ns,
-            seen.mtime_ns,
-            seen.size,
-            nlink=2,
-        )
-
     def render(self, obj: Object) -> bytes:
         return self.text(self.current(obj))
 
@@ -162,25 +145,7 @@ def existence_of(flags: RenameFlags) -> Existence:
     return Existence.NOEXIST if flags & RenameFlags.NOREPLACE else Existence.ANY
 
 
-class _Piece:
-    """What a listing has found in one go: `values`, read at `read_at`. Their texts are made
-    together, when one is wanted."""
-
-    def __init__(self, values: bytes, read_at: float, mtime_ns: int) -> None:
-        self.values = values
-        self.read_at = read_at
-        self.mtime_ns = mtime_ns
-        self._codec: Codec | None = None
-        self._texts: list[bytes] = []
-
-    def text(self, codec: Codec, at: int) -> bytes:
-        """The text of the value that lies `at` bytes from the start."""
-        if self._codec is not codec:
-            self._codec, self._texts = codec, to_texts(codec, self.values)
-        return self._texts[at // codec.size]
-
-
-class KeyedMap:
+class KeyedMap(Origin):
     """A map with a file for each key, as it is for one request. Subclasses have other nodes for
     keys.
 
@@ -188,7 +153,7 @@ class KeyedMap:
     for what everybody may know.
     """
 
-    file_type: ClassVar[int] = stat.S_IFREG  # of its nodes
+    file_type: ClassVar[int] = stat.S_IFREG
     read_at = 0.0  # when the kernel gave what `pieces` gives now
 
     def __init__(
@@ -204,6 +169,8 @@ class KeyedMap:
         self.view = view
         self.traits = traits
         self.caller = caller
+        self._shared: Attributes | None = None
+        self._moment = -1  # when that was so
 
     def open(self) -> Map:
         """Open it. Raises `gone()`."""
@@ -214,8 +181,25 @@ class KeyedMap:
         return obj
 
     def node(self, key: bytes) -> KeyNode:
-        """What stands for a key, whether the map has it or not."""
+        """What shows a key, whether the map has it or not."""
         return Entry(self.subject, self.view, key)
+
+    @property
+    def of_entries(self) -> bool:
+        """Whether its nodes are entries and no more, that have no texts and attributes of their
+        own."""
+        return type(self).node is KeyedMap.node
+
+    def identity(self, key: bytes) -> Hashable:
+        return of_key(self.subject, self.view, key)
+
+    def shared(self) -> Attributes:
+        moment = self.subject.context.moment
+        if self._shared is None or self._moment != moment:
+            any_of_them = Entry(self.subject, self.view, b"", self)
+            self._shared = any_of_them.basics(self.subject.status())
+            self._moment = moment
+        return self._shared
 
     def key(self, name: str) -> bytes:
         """The key that `name` spells, whether the map has it or not.
@@ -272,7 +256,7 @@ class KeyedMap:
         node.found(value, self.subject.status().st_mtime_ns)
         return node
 
-    def nodes(self) -> Iterator[tuple[str, Node | Unmade] | None]:
+    def nodes(self) -> Iterator[tuple[str, Node] | Alike | None]:
         """All that the map has, with their names; None for "not yet, ask again"."""
         view = self.view
         mtime_ns = self.subject.status().st_mtime_ns
@@ -281,42 +265,22 @@ class KeyedMap:
                 if not keys:
                     yield None
                     continue
-                each_key = split(keys, view.key_size)
-                piece = _Piece(values, self.read_at, mtime_ns) if values else None
                 names = to_names(view.key, keys)
-                for number, (name, key) in enumerate(zip(names, each_key, strict=True)):
-                    if view.long_names and (digest := digest_of(name)):
-                        view.long_keys[digest] = key
-                    at = number * view.stride
-                    make = functools.partial(self._listed, bpf_map, key, piece, at)
-                    yield name, Unmade(of_key(self.subject, view, key), self.file_type, make)
-
-    def _listed(self, bpf_map: Map, key: bytes, piece: _Piece | None, at: int) -> KeyNode:
-        """The node of a key that a listing has found, whose value lies `at` bytes from the start
-        of a piece. Raises `gone()`."""
-        node = self.node(key)
-        if piece:
-            late = time.monotonic() - piece.read_at > FRESH  # its reader takes its time
-            # Others than these have texts of their own.
-            if type(node) is Entry and not late and node.codec.size == self.view.stride:
-                node.see(piece.text(node.codec, at), piece.mtime_ns)
-                return node
-            value = piece.values[at : at + self.view.stride]
-            if late:
-                try:
-                    value = self.look(bpf_map, key)
-                except FileNotFoundError:
-                    raise gone() from None
-            self.note(node, value, piece.mtime_ns)
-        return node
+                each_key = list(split(keys, view.key_size))
+                if view.long_names:
+                    for name, key in zip(names, each_key, strict=True):
+                        if digest := digest_of(name):
+                            view.long_keys[digest] = key
+                piece = Piece(values, self.read_at, mtime_ns)
+                yield FoundKeys(self, bpf_map, names, each_key, piece)
 
     def note(self, node: KeyNode, value: bytes, mtime_ns: int) -> None:
         """Note the value that a listing has found, see `KeyNode.found`."""
         node.found(value, mtime_ns)
 
-    def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and their values, some at a time or none."""
-        for batch in bpf_map.batches():
+    def pieces(self, bpf_map: Map, most: int = AT_ONCE) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and their values, some at a time or none; read from the kernel by about `most`."""
+        for batch in bpf_map.batches(most):
             self.read_at = time.monotonic()
             yield from batch.pieces(self.view.key_size, self.view.stride, self.view.piece(_PIECE))
             if not batch.count:
@@ -325,7 +289,7 @@ class KeyedMap:
     def named(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
         """The same for those who want keys: of a large map one key at a time, and no value."""
         if not self.view.large:
-            return self.pieces(bpf_map)
+            return self.pieces(bpf_map, _PIECE)
         return ((key or b"", b"") for key in bpf_map.each_key())
 
     @property
@@ -444,7 +408,7 @@ class Entries(Directory):
     def lookup_by(self, name: str, caller: Caller) -> Node:
         return self._find(caller).find(name)
 
-    def children(self) -> Iterator[tuple[str, Node | Unmade] | None]:
+    def children(self) -> Iterator[tuple[str, Node] | Alike | None]:
         return self._find().nodes()
 
     def create(self, name: str, caller: Caller) -> File:

@@ -25,13 +25,12 @@ from fusefs.tree.node import (
     Change,
     File,
     Handle,
-    Node,
     Opening,
-    Sighting,
     check_access,
     refusal,
     wants_write,
 )
+from fusefs.tree.sighting import Sighting
 from fusefs.tree.subject import Subject
 
 # Others have a turn after so many seconds in which a stream was made.
@@ -162,9 +161,9 @@ class TextFile(ObjectFile):
         """Whether what was last seen of the contents is good enough to tell their size."""
         return self._sighting.fresh
 
-    def renew(self, newer: Node) -> None:
-        if isinstance(newer, TextFile):
-            self._sighting.merge(newer._sighting)
+    @property
+    def sighting(self) -> Sighting:
+        return self._sighting
 
     def open(self, flags: int, caller: Caller) -> Handle:
         opening = Opening(flags, caller)

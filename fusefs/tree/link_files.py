@@ -16,8 +16,9 @@ from fusefs.tree.files import WritableFile, explained
 from fusefs.tree.info_file import links_bits
 from fusefs.tree.link_output import Output, as_link
 from fusefs.tree.map_view import Finder, Found
-from fusefs.tree.node import Attributes, Node, Opening, Sighting, gone, refusal
+from fusefs.tree.node import Attributes, Node, Opening, gone, refusal
 from fusefs.tree.scratch_links import Replaceable
+from fusefs.tree.sighting import Sighting
 from fusefs.tree.subject import Place, Subject
 from fusefs.tree.targets import open_target, text_to
 from fusefs.tree.types_file import TypesFile
@@ -100,9 +101,9 @@ class LinkedProgram(Replaceable):
     def attributes(self) -> Attributes:
         return self._sighting.of_link(self._subject.status(), self.target)
 
-    def renew(self, newer: Node) -> None:
-        if isinstance(newer, LinkedProgram):
-            self._sighting.merge(newer._sighting)
+    @property
+    def sighting(self) -> Sighting:
+        return self._sighting
 
     def check(self, target: str, caller: Caller) -> None:
         self._set(target, caller, swaps=False)

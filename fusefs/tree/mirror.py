@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from fusefs.bpf import bpffs
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller, acting_as
+from fusefs.tree.alike import StandIn
 from fusefs.tree.context import Context
 from fusefs.tree.kept import Kept
 from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
@@ -54,7 +55,7 @@ class Mirror(Directory):
         """A request begins, or goes on after others had a turn."""
         self._context.moment += 1
 
-    def renew(self, newer: Node) -> None:
+    def renew(self, newer: Node | StandIn) -> None:
         if isinstance(newer, Mirror):
             self.directory.place = newer.directory.place
 

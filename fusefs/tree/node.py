@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
+
+if TYPE_CHECKING:
+    from fusefs.tree.alike import Alike, StandIn
+    from fusefs.tree.sighting import Sighting
 
 # How long names and attributes may lag behind a change made elsewhere, in seconds.
 FRESH = 0.05
@@ -164,17 +166,15 @@ class Node(ABC):
         """Its extended attributes, see xattr(7)."""
         return {}
 
-    def renew(self, newer: Node) -> None:
+    @property
+    def sighting(self) -> Sighting | None:
+        """What was last seen of its contents, if that is kept."""
+        return None
+
+    def renew(self, newer: Node | StandIn) -> None:
         """Take over what a newer node of the same identity has seen."""
-
-
-class Unmade(NamedTuple):
-    """A child that a listing has found, and whose node is made only for those who need more than
-    what is here: the node's identity, and the bits of its type (S_IFREG and the like)."""
-
-    identity: Hashable
-    kind: int
-    make: Callable[[], Node]
+        if self.sighting and newer.sighting:
+            self.sighting.merge(newer.sighting)
 
 
 class Directory(Node):
@@ -195,8 +195,8 @@ class Directory(Node):
         return self.lookup(name)
 
     @abstractmethod
-    def children(self) -> Iterator[tuple[str, Node | Unmade] | None]:
-        """All children that a listing shows; None for "not yet, ask again"."""
+    def children(self) -> Iterator[tuple[str, Node] | Alike | None]:
+        """All children that a listing shows, each with its name; None for "not yet, ask again"."""
 
     def create(self, name: str, caller: Caller) -> File:
         """The regular file of this name, to be made by opening it with O_CREAT."""
@@ -268,53 +268,3 @@ def check_access(mode: int, flags: int) -> None:
 def searchable(mode: int) -> int:
     """The mode of a directory made of a file's: who may read or write may go inside."""
     return mode | (mode & 0o444) >> 2 | (mode & 0o222) >> 1
-
-
-class Sighting:
-    """What was last seen of a file's contents: when, how long, and since when they are the same.
-
-    A stat soon after an open shows the very contents that were opened, although a live value may
-    have changed again; and a time of modification moves when the contents changed, and only then.
-    """
-
-    __slots__ = ("_digest", "_seen", "mtime_ns", "size")
-
-    def __init__(self) -> None:
-        self._digest: int | None = None
-        self._seen = float("-inf")
-        self.mtime_ns = 0
-        self.size = 0
-
-    @property
-    def fresh(self) -> bool:
-        """Whether it is recent enough to be shown."""
-        return time.monotonic() - self._seen < FRESH
-
-    @property
-    def seen(self) -> bool:
-        """Whether the contents were seen at all."""
-        return self._digest is not None
-
-    def see(self, contents: bytes, mtime_ns: int) -> None:
-        """Note the contents; `mtime_ns` is for when they are seen for the first time."""
-        digest = hash(contents)
-        if digest != self._digest:
-            self.mtime_ns = mtime_ns if self._digest is None else time.time_ns()
-        self._digest, self.size, self._seen = digest, len(contents), time.monotonic()
-
-    def of_link(self, status: os.stat_result, target: Callable[[], str]) -> Attributes:
-        """The attributes of a symbolic link, whose text is asked for if it was not seen lately."""
-        if not self.fresh:
-            self.see(target().encode(), status.st_mtime_ns)
-        attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
-        attributes.size = self.size
-        attributes.mtime_ns = attributes.ctime_ns = self.mtime_ns
-        return attributes
-
-    def merge(self, newer: Sighting) -> None:
-        """Take over a newer one."""
-        if newer._digest is None:
-            return
-        if newer._digest != self._digest:
-            self.mtime_ns = newer.mtime_ns if self._digest is None else time.time_ns()
-        self._digest, self.size, self._seen = newer._digest, newer.size, newer._seen

@@ -22,8 +22,9 @@ from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
 from fusefs.tree.entries import KeyedMap, KeyNode, existence_of, of_key
-from fusefs.tree.node import Attributes, Node, Sighting, gone, refusal
+from fusefs.tree.node import Attributes, Node, gone, refusal
 from fusefs.tree.scratch_links import ScratchLinks, SetLink
+from fusefs.tree.sighting import Sighting
 from fusefs.tree.targets import open_target, text_to
 
 # What a map has to have in common with those that a map of maps was made for (bpf_map_meta_equal in
@@ -56,9 +57,9 @@ class Slot(SetLink, KeyNode):
     def attributes(self) -> Attributes:
         return self._sighting.of_link(self._table.subject.status(), self.target)
 
-    def renew(self, newer: Node) -> None:
-        if isinstance(newer, Slot):
-            self._sighting.merge(newer._sighting)
+    @property
+    def sighting(self) -> Sighting:
+        return self._sighting
 
 
 class LinkedMap(KeyedMap, ABC):

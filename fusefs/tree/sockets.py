@@ -15,7 +15,7 @@ from fusefs.bpf import socket_diag
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
-from fusefs.bpf.walk import has_key
+from fusefs.bpf.walk import AT_ONCE, has_key
 from fusefs.text.codec import Codec
 from fusefs.text.sockets import Known, Socket
 from fusefs.text.value import to_text
@@ -95,7 +95,7 @@ class SocketMap(KeyedMap):
     def counts(self, bpf_map: Map) -> Iterator[int]:
         return (batch.count for batch in self._batches(bpf_map))
 
-    def pieces(self, bpf_map: Map) -> Iterator[tuple[bytes, bytes]]:
+    def pieces(self, bpf_map: Map, most: int = AT_ONCE) -> Iterator[tuple[bytes, bytes]]:
         size, stride = self.view.key_size, self.view.stride
         for batch in _together(self._batches(bpf_map)):
             if not batch.count:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
 from abc import abstractmethod
 from collections.abc import Hashable
@@ -66,14 +65,13 @@ class ValueFile(WritableFile):
         """What the file shows of a value."""
         return to_text(self.codec, value).encode()
 
-    def attributes(self) -> Attributes:
-        if self.large:
-            status = self.subject.status()
-            attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
-        else:
-            attributes = super().attributes()
+    def basics(self, status: os.stat_result) -> Attributes:
+        attributes = super().basics(status)
         attributes.nlink = 2  # editors that see a hard link save in place, and do not rename
         return attributes
+
+    def attributes(self) -> Attributes:
+        return self.basics(self.subject.status()) if self.large else super().attributes()
 
     def open(self, flags: int, caller: Caller) -> Handle:
         if wants_write(flags) and (reason := self.fixed()):

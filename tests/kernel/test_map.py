@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -12,6 +13,7 @@ from support.running import repeating
 from support.waiting import eventually
 
 from fusefs.bpf import syscall, walk
+from fusefs.bpf.batch import Batch
 from fusefs.bpf.map import Existence, Map, MapType
 from fusefs.bpf.syscall import ENOTSUPP, Command
 
@@ -136,13 +138,12 @@ def test_batches_smaller_than_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
             rooms.append(error.errno)
             raise
 
-    monkeypatch.setattr(walk, "_BATCH_LEAST", 1)
-    monkeypatch.setattr(walk, "_BATCH_ENTRIES", 1)
+    monkeypatch.setattr(walk, "_LEAST", 1)
     with make_map(max_entries=4096) as made:
         for number in range(4096):
             made.update(u32(number), value_of(made, number))
         monkeypatch.setattr(syscall, "bpf", watched)
-        assert len(dump(made)) == 4096
+        assert sum(batch.count for batch in made.batches(1)) == 4096
     assert errno.ENOSPC in rooms
 
 
@@ -162,12 +163,19 @@ def test_without_batches_it_walks(monkeypatch: pytest.MonkeyPatch, missing: int)
         assert len(dump(made)) == 50
 
 
-@pytest.mark.parametrize("by_key", [False, True], ids=["batches", "walk"])
+WAYS: dict[str, Callable[[Map], Iterator[Batch]]] = {
+    "batches": lambda made: made.batches(64),
+    "ahead": lambda made: walk.batches(made, walk.AT_ONCE),
+    "walk": walk.one_by_one,
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 @pytest.mark.parametrize("kind", [MapType.HASH, MapType.PERCPU_HASH])
 def test_keys_that_stay_are_given_once_while_others_change(
-    monkeypatch: pytest.MonkeyPatch, kind: MapType, by_key: bool
+    monkeypatch: pytest.MonkeyPatch, kind: MapType, way: Callable[[Map], Iterator[Batch]]
 ) -> None:
-    monkeypatch.setattr(walk, "_BATCH_ENTRIES", 64)
+    monkeypatch.setattr(walk, "AT_ONCE", 64)  # so that more is to come when others change it
     stable = {u32(number) for number in range(2000)}
     with make_map(kind, max_entries=20_000, flags=NO_PREALLOC) as made:
         for key in stable:
@@ -186,10 +194,9 @@ def test_keys_that_stay_are_given_once_while_others_change(
             disturbed = 0
             while disturbed < 3:
                 before = turns.count
-                batches = walk.one_by_one(made) if by_key else made.batches()
                 keys = [
                     batch.keys[at : at + 4]
-                    for batch in batches
+                    for batch in way(made)
                     for at in range(0, len(batch.keys), 4)
                 ]
                 disturbed += turns.count > before

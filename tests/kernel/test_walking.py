@@ -99,10 +99,10 @@ def test_values_larger_than_a_batch(kind: MapType, size: int, entries: int) -> N
 
 @each_kept
 def test_batches_while_all_is_deleted(monkeypatch: pytest.MonkeyPatch, kind: MapType) -> None:
-    monkeypatch.setattr(walk, "_BATCH_ENTRIES", 64)
+    monkeypatch.setattr(walk, "AT_ONCE", 64)
     with filled(kind, 1000) as made:
         given = []
-        for batch in made.batches():
+        for batch in walk.batches(made, walk.AT_ONCE):
             for key, _ in batch.pairs(made.key_size, made.stride):
                 given.append(key)
                 made.delete(key)

@@ -14,11 +14,14 @@ from typing import Any
 import fusefs.cli
 import fusefs.tree.controls
 import fusefs.tree.mirror
+from fusefs.tree.alike import StandIn
 from fusefs.tree.entries import Entry
+from fusefs.tree.found_keys import FoundKeys
 from fusefs.tree.node import Attributes
 
 _attributes_of_directory = fusefs.tree.mirror.Mirror.attributes
 _attributes_of_entry = Entry.attributes
+_stand_ins = FoundKeys.stand_ins
 
 
 def fail() -> None:
@@ -47,12 +50,20 @@ def attributes_of_entry(self: Any) -> Attributes:
     return _attributes_of_entry(self)
 
 
+def stand_ins(self: Any, most: int) -> list[StandIn]:
+    """Instead of `FoundKeys.stand_ins`."""
+    if any(int.from_bytes(key, sys.byteorder) == 13 for key in self.keys[:most]):
+        fail()
+    return _stand_ins(self, most)
+
+
 def main() -> None:
     """Run the command."""
     for owner, name, call in (
         (fusefs.tree.controls.ErrorLogFile, "render", render),
         (fusefs.tree.mirror.Mirror, "attributes", attributes_of_directory),
         (Entry, "attributes", attributes_of_entry),
+        (FoundKeys, "stand_ins", stand_ins),
     ):
         setattr(owner, name, call)
     fusefs.cli.main(sys.argv[2:])

@@ -227,3 +227,29 @@ def test_the_mtime_moves_after_a_change_that_only_listings_have_seen(mount: Moun
     assert after["2345"][3] > before["2345"][3]
     del after["2345"], before["2345"]
     assert after == before
+
+
+def test_a_change_after_a_listing_moves_the_mtime(mount: Mount) -> None:
+    made = sample(mount, 3000)
+    listed = shown(mount)
+    made.update(u32(2345), u64(value(2345) + 1))
+    time.sleep(2 * FRESH)  # the kernel takes the listing's word so long
+    for number in (2344, 2345):
+        moved = os.stat(entries(mount) / str(number)).st_mtime_ns - listed[str(number)][3]
+        assert (moved > 0) == (number == 2345)
+        (entries(mount) / str(number)).read_text()
+        assert os.stat(entries(mount) / str(number)).st_mtime_ns == listed[str(number)][3] + moved
+
+
+def test_what_the_kernel_gives_back_is_forgotten(mount: Mount) -> None:
+    sample(mount)
+    shown(mount)
+    assert inodes(mount) > COUNT / 2
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+
+    def forgotten() -> bool:
+        mount.sh("ls .")
+        return inodes(mount) < 100
+
+    eventually("all are given back", forgotten)
+    assert shown(mount)["17"][2] == len(str(value(17))) + 1

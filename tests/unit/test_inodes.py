@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import stat
+import time
+from collections.abc import Hashable
+
 import pytest
 
 from fusefs import inodes
 from fusefs.inodes import ROOT, InodeTable
+from fusefs.tree.alike import Origin, StandIn
 from fusefs.tree.node import Attributes, Node
 
 
@@ -57,3 +62,44 @@ def test_no_two_have_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, inode in list(entered.items())[1:]:
         assert made.enter(Thing(name)) is inode
         assert made[made.number(name)] is inode
+
+
+class Many(Origin):
+    """What has children, each of which shows its key."""
+
+    file_type = stat.S_IFREG
+
+    def identity(self, key: bytes) -> Hashable:
+        return "many", key
+
+    def node(self, key: bytes) -> Thing:
+        return Thing(self.identity(key))
+
+    def shared(self) -> Attributes:
+        return Attributes(self.file_type, 1, 2, 3, 0, 0)
+
+
+def stand_in(key: bytes, contents: bytes, mtime_ns: int) -> StandIn:
+    """What stands in for a child that was seen just now."""
+    return StandIn(Many(), key, contents, mtime_ns, time.monotonic())
+
+
+def test_a_stand_in_has_the_inode_of_its_node() -> None:
+    made = table()
+    inode = made.enter(stand_in(b"1", b"one", 5))
+    assert inode.attributes() == Attributes(stat.S_IFREG, 1, 2, 3, 5, 5, size=3)
+    assert made.enter(Many().node(b"1")) is inode
+    assert inode.node.identity == ("many", b"1")
+    assert made.enter(stand_in(b"1", b"one", 5)) is inode
+    assert made.enter(stand_in(b"2", b"one", 5)) is not inode
+
+
+def test_a_newer_stand_in_is_believed() -> None:
+    made = table()
+    inode = made.enter(stand_in(b"1", b"one", 5))
+    made.enter(stand_in(b"1", b"one", 7))
+    assert (inode.attributes().size, inode.attributes().mtime_ns) == (3, 5)
+    before = time.time_ns()
+    made.enter(stand_in(b"1", b"three", 7))
+    assert inode.attributes().size == 5
+    assert inode.attributes().mtime_ns >= before
