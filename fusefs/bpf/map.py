@@ -233,7 +233,7 @@ class Map(Object):
     def _call(self, command: Command, key: bytes, flags: int = 0) -> None:
         if len(key) != self.key_size:
             raise OSError(errno.EINVAL, f"a key has {self.key_size} bytes, not {len(key)}")
-        ctypes.memmove(self._key, key, len(key))
+        self._key.raw = key
         # The kernel refuses a command whose unused arguments are not zero (CHECK_ATTR).
         moves_value = command != Command.MAP_DELETE_ELEM
         arguments = self._arguments
@@ -241,12 +241,17 @@ class Map(Object):
         arguments.flags = flags
         syscall.bpf(command, arguments)
 
+    def _given(self) -> bytes:
+        """The value that a call gave."""
+        room = self._value
+        return room.raw if len(room) == self.stride else ctypes.string_at(room, self.stride)
+
     def lookup(self, key: bytes) -> bytes:
         """The value of `key`. Raises FileNotFoundError when the map does not have it."""
         if self.prefixes:
             return lpm_trie.lookup(self, key)
         self._call(Command.MAP_LOOKUP_ELEM, key)
-        return ctypes.string_at(self._value, self.stride)
+        return self._given()
 
     def filled(self, slots: range) -> list[tuple[bytes, bytes]]:
         """The keys and values of those slots of an `indexed` map that have one.
@@ -273,7 +278,7 @@ class Map(Object):
             self._call(Command.MAP_LOOKUP_ELEM, key)
         except FileNotFoundError:
             return None
-        return ctypes.string_at(self._value, self.stride)
+        return self._given()
 
     def update(self, key: bytes, value: bytes, existence: Existence = Existence.ANY) -> None:
         """Set the value of `key`.
@@ -286,7 +291,7 @@ class Map(Object):
         if existence != Existence.ANY and self.info.type in _CARELESS:
             self._check(key, existence)
             existence = Existence.ANY
-        ctypes.memmove(self._value, value, len(value))
+        self._value.raw = value
         self._call(Command.MAP_UPDATE_ELEM, key, existence)
 
     def update_all(self, keys: bytes, values: bytes) -> None:
@@ -318,7 +323,7 @@ class Map(Object):
     def pop(self) -> bytes:
         """Take that value out."""
         self._call(Command.MAP_LOOKUP_AND_DELETE_ELEM, b"")
-        return ctypes.string_at(self._value, self.stride)
+        return self._given()
 
     def contains(self, value: bytes) -> bool:
         """Whether `value` may be in a bloom filter; if not, it is not."""

@@ -80,7 +80,7 @@ class Number(Codec):
         """What belongs here, for reasons."""
         return f"an integer ({self.name})"
 
-    @property
+    @functools.cached_property
     def code(self) -> str:
         if self.order != sys.byteorder or self.size not in CODES:
             return super().code

@@ -251,8 +251,8 @@ class KeyedMap(Origin):
         """The node of a key that the map has. Raises FileNotFoundError."""
         key = self.spelled(name)
         node = self.node(key)
-        with self.open() as bpf_map:
-            value = self.look(bpf_map, key)
+        with self.subject.borrow() as obj:
+            value = self.look(as_map(obj), key)
         node.found(value, self.subject.status().st_mtime_ns)
         return node
 

@@ -149,7 +149,7 @@ class TextFile(ObjectFile):
     def attributes(self) -> Attributes:
         status = self.subject.status()
         if not self.known:
-            with self.subject.open() as obj:
+            with self.subject.borrow() as obj:
                 self.see(self.glance(obj), status.st_mtime_ns)
         attributes = self.basics(status)
         attributes.size = self._sighting.size

@@ -12,21 +12,23 @@ import os
 import time
 from collections.abc import Callable, Hashable
 
+from fusefs.bpf.object import Object
+
 # So long one stays open after it was opened, used or not, in seconds; and so many do.
 _MOMENT = 0.1
 _MOST = 64
 
 
 class Kept:
-    """Descriptors by what they are of. Nothing is kept before somebody sees to it that `drop` is
+    """Open objects, by what they are of. Nothing is kept before somebody sees to it that `drop` is
     called in time: `on_first` is called when there was none."""
 
     def __init__(self) -> None:
         self.on_first: Callable[[], None] | None = None
-        self._kept: dict[Hashable, tuple[int, float]] = {}  # the next to be closed comes first
+        self._kept: dict[Hashable, tuple[Object, float]] = {}  # the next to be closed comes first
 
-    def keep(self, of: Hashable, fd: int) -> None:
-        """Keep a copy of a descriptor, if one is to be had."""
+    def keep(self, of: Hashable, fd: int, make: Callable[[int], Object]) -> None:
+        """Keep what `make` makes of a copy of a descriptor, if one is to be had."""
         if self.on_first is None or of in self._kept or len(self._kept) == _MOST:
             return
         try:
@@ -37,20 +39,20 @@ class Kept:
             return  # who asked has what was asked for
         if not self._kept:
             self.on_first()
-        self._kept[of] = copy, time.monotonic() + _MOMENT
+        self._kept[of] = make(copy), time.monotonic() + _MOMENT
 
-    def copy(self, of: Hashable) -> int | None:
-        """A new copy of the descriptor that is kept, or None."""
+    def get(self, of: Hashable) -> Object | None:
+        """What is kept, to be used before others have a turn, and not to be closed; or None."""
         kept = self._kept.get(of)
-        return os.dup(kept[0]) if kept else None
+        return kept[0] if kept else None
 
     def drop(self) -> float | None:
         """Close those whose time is over; the seconds until the next one's is, None when none is
         left."""
         now = time.monotonic()
-        for of, (fd, until) in list(self._kept.items()):
+        for of, (obj, until) in list(self._kept.items()):
             if until > now:
                 return until - now
             del self._kept[of]
-            os.close(fd)
+            obj.close()
         return None

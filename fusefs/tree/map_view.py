@@ -154,7 +154,7 @@ class MapView:
     def frozen(self, subject: Subject) -> bool:
         """Whether the map is frozen, as of not long ago; `subject` is where to find it."""
         if not self._frozen and time.monotonic() - self._checked > FRESH:
-            with subject.open() as obj:
+            with subject.borrow() as obj:
                 self._frozen = isinstance(obj, Map) and obj.frozen()
             self._checked = time.monotonic()
         return self._frozen

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
 
 from fusefs.bpf import bpffs
 from fusefs.bpf.credentials import Caller, acting_as
@@ -35,6 +37,10 @@ class Subject(ABC):
     @abstractmethod
     def open(self) -> Object:
         """Open the object. Raises `gone()`; another OSError when the kernel does not open it."""
+
+    def borrow(self) -> AbstractContextManager[Object]:
+        """The open object, for as long as nobody else has a turn. Raises what `open` does."""
+        return self.open()
 
     def open_by(self, caller: Caller) -> Object:
         """Open the object to read and write it, if the kernel lets `caller` do so.
@@ -140,7 +146,7 @@ class PinPlace(Place):
 
     def _look(self) -> os.stat_result:
         try:
-            return self.directory.stat(self.name)
+            return self.directory.stat(self.name, self._status)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EXDEV):  # removed, or something mounted on it
                 raise gone() from None
@@ -166,8 +172,15 @@ class Pin(Subject):
         if self._place.directory.moved():
             raise gone()
         self.status()  # it is still what has the name
-        kept = self.context.kept.copy(self)
-        return self._make(kept) if kept is not None and self._make else self._open()
+        kept = self.context.kept.get(self)
+        return self._make(os.dup(kept.fd)) if kept and self._make else self._open()
+
+    def borrow(self) -> AbstractContextManager[Object]:
+        if self._place.directory.moved():
+            raise gone()
+        self.status()
+        kept = self.context.kept.get(self)
+        return contextlib.nullcontext(kept) if kept else self._open()
 
     def open_by(self, caller: Caller) -> Object:
         if self._place.directory.moved():
@@ -186,7 +199,7 @@ class Pin(Subject):
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
         self._make = self._make or obj.maker()
         if obj.kind == "map":
-            self.context.kept.keep(self, obj.fd)
+            self.context.kept.keep(self, obj.fd, self._make)
         return obj
 
     def change(self, change: Change, caller: Caller) -> None:
