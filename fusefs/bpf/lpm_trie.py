@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from fusefs.bpf.batch import Batch, split
@@ -77,32 +77,48 @@ def place(key: bytes) -> int:
     return (int.from_bytes(key[4:], "big") | (1 << rest) - 1) << 16 | rest
 
 
-def batches(bpf_map: Map, read: Callable[[bytes | None], tuple[Batch, bool]]) -> Iterator[Batch]:
-    """The batches of a trie, without what is not there, and without what comes again.
+# What gives the batch of a trie after a key, or the first, and whether it is the last.
+Read = Callable[[bytes | None], tuple[Batch, bool]]
+# A batch, and the key after which it was found.
+Look = tuple[bytes | None, Batch]
 
-    `read` gives the batch after a key, and whether it is the last. Each is read twice: what is the
-    same in both is certain. When the prefix that the kernel stands on is deleted, it starts over
-    from the first; but the order in which it gives them is known. Raises OSError, EAGAIN: a walk
-    that is always thrown back has an end.
+
+def looks(bpf_map: Map, read: Read) -> Iterator[Look]:
+    """The batches of a trie as the kernel gives them, for `certain`: with values of other prefixes
+    now and then, and again from the first when the prefix that it stands on was deleted.
+
+    Raises OSError, EAGAIN: a walk that is always thrown back has an end.
     """
     most = _RESTARTS * (bpf_map.info.max_entries + 1)
     position: bytes | None = None
-    reached = -1
     ended = False
     while not ended:
         batch, ended = read(position)
         if not batch.count:
             return
-        again, _ = read(position)
+        yield position, batch
         position = _last_left(bpf_map, batch)
         most -= batch.count
-        if batch != again or not reached < place(batch.keys[: bpf_map.key_size]):
-            batch = _certain(bpf_map, batch, again, reached)
+        if most < 0:
+            raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
+
+
+def certain(bpf_map: Map, found: Iterable[Look], read: Read) -> Iterator[Batch]:
+    """The batches of what `looks` has found, without what is not there, and without what comes
+    again.
+
+    Each is looked at a second time: what is the same then is certain. And the order in which the
+    kernel gives prefixes is known.
+    """
+    reached = -1
+    for position, look in found:
+        again, _ = read(position)
+        batch = again
+        if look != again or not reached < place(look.keys[: bpf_map.key_size]):
+            batch = _certain(bpf_map, look, again, reached)
         if batch.count:
             reached = place(batch.keys[-bpf_map.key_size :])
         yield batch
-        if most < 0:
-            raise OSError(errno.EAGAIN, "the map changes faster than it can be walked")
 
 
 def _certain(bpf_map: Map, batch: Batch, again: Batch, reached: int) -> Batch:

@@ -14,8 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fusefs.bpf import lpm_trie, syscall
-from fusefs.bpf.ahead import ahead as made_ahead
-from fusefs.bpf.ahead import available
+from fusefs.bpf.ahead import ahead, available
 from fusefs.bpf.batch import Batch
 from fusefs.bpf.object import buffer
 from fusefs.bpf.syscall import ENOTSUPP, Command
@@ -40,9 +39,10 @@ def batches(bpf_map: Map, most: int = AT_ONCE) -> Iterator[Batch]:
     """What `Map.batches` gives."""
     try:
         # Who wants few at a time wants them as they are when they come, and not read ahead.
-        ahead = bpf_map.info.max_entries > AT_ONCE <= most and available()
-        found = _read_ahead(bpf_map) if ahead else _in_batches(bpf_map, most)
-        yield from found
+        if bpf_map.info.max_entries > AT_ONCE <= most and available():
+            yield from _read_ahead(bpf_map)
+        else:
+            yield from _in_batches(bpf_map, most)
     except OSError as error:
         # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
         if error.errno not in (errno.EINVAL, ENOTSUPP):
@@ -51,18 +51,29 @@ def batches(bpf_map: Map, most: int = AT_ONCE) -> Iterator[Batch]:
 
 
 def _read_ahead(bpf_map: Map) -> Iterator[Batch]:
-    with (
-        bpf_map.again() as own,
-        contextlib.closing(made_ahead(_in_batches(own, AT_ONCE))) as found,
-    ):
-        yield from found
+    with bpf_map.again() as own:
+        if bpf_map.prefixes:
+            looks = lpm_trie.looks(own, _reading(own, AT_ONCE))
+            with contextlib.closing(ahead(looks)) as found:
+                yield from lpm_trie.certain(bpf_map, found, _reading(bpf_map, AT_ONCE))
+        else:
+            with contextlib.closing(ahead(_in_batches(own, AT_ONCE))) as batches:
+                yield from batches
+
+
+def _reading(trie: Map, most: int) -> lpm_trie.Read:
+    """What reads batches of a trie."""
+    # They take several times as long as others.
+    reader = _Reader(trie, max(most // 4, 1))
+    return lambda position: reader.read(position)[::2]
 
 
 def _in_batches(bpf_map: Map, most: int) -> Iterator[Batch]:
-    reader = _Reader(bpf_map, most)
     if bpf_map.prefixes:
-        yield from lpm_trie.batches(bpf_map, lambda position: reader.read(position)[::2])
+        read = _reading(bpf_map, most)
+        yield from lpm_trie.certain(bpf_map, lpm_trie.looks(bpf_map, read), read)
         return
+    reader = _Reader(bpf_map, most)
     position: bytes | None = None
     last = False
     while not last:

@@ -68,10 +68,8 @@ def _pattern(key: Codec, value: Codec) -> re.Pattern[bytes] | None:
     if not all(patterns):
         return None
     template = f'{{"{KEY}": {key.flat.json}, "{VALUE}": {value.flat.json}}}'
-    between = (template % (("\0",) * len(patterns))).split("\0")
-    whole = "".join(
-        f"{_spaced(text)}{one}" for text, one in zip(between, [*patterns, ""], strict=True)
-    )
+    between = _spaced(template % (("\0",) * len(patterns))).split("\0")
+    whole = "".join(f"{text}{one}" for text, one in zip(between, [*patterns, ""], strict=True))
     return re.compile(f"^{whole}\n".encode(), re.MULTILINE)
 
 
