@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from fusefs.bpf.map import Map
 
 # Entries that are asked for in one batch, and bytes.
-AT_ONCE = 4096
+AT_ONCE = 2048
 _MOST_BYTES = 1 << 20
+# The first batch has fewer, and each twice as many as the one before: who reads the first lines does
+# not wait for more.
+_FIRST = 512
 # A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
 # are tried next.
 _LEAST = 16
@@ -63,8 +66,8 @@ def _read_ahead(bpf_map: Map) -> Iterator[Batch]:
 
 def _reading(trie: Map, most: int) -> lpm_trie.Read:
     """What reads batches of a trie."""
-    # They take several times as long as others.
-    reader = _Reader(trie, max(most // 4, 1))
+    # They take twice as long as others.
+    reader = _Reader(trie, max(most // 2, 1))
     return lambda position: reader.read(position)[::2]
 
 
@@ -87,11 +90,11 @@ class _Reader:
     def __init__(self, bpf_map: Map, most: int) -> None:
         self._map = bpf_map
         entry = max(bpf_map.key_size + bpf_map.stride, 1)
-        most = min(max(_MOST_BYTES // entry, 1), most, bpf_map.info.max_entries)
+        self._most = min(max(_MOST_BYTES // entry, 1), most, bpf_map.info.max_entries)
         # Where to go on: a u32 bucket number in a hash, whatever the key's size; else a key.
         self._position = buffer(max(bpf_map.key_size, 8))
         self._following = buffer(len(self._position))
-        self._make_room(most)
+        self._make_room(min(_FIRST, self._most))
 
     def _make_room(self, entries: int) -> None:
         self._room = entries
@@ -124,6 +127,8 @@ class _Reader:
             count: int = arguments.count
             keys = ctypes.string_at(self._keys, count * self._map.key_size)
             values = ctypes.string_at(self._values, count * self._map.stride)
+            if self._room < self._most:
+                self._make_room(min(2 * self._room, self._most))
             return Batch(count, keys, values), self._following.raw, last
 
 
