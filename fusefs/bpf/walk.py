@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Entries that are asked for in one batch, and bytes.
 AT_ONCE = 2048
 _MOST_BYTES = 1 << 20
-# The first batch has fewer, and each twice as many as the one before: who reads the first lines does
-# not wait for more.
+# The first batch has fewer, and each twice as many as the one before: who reads the first lines
+# waits for no more.
 _FIRST = 512
 # A hash's batch call fails with ENOSPC when a bucket has more entries than it may return; so many
 # are tried next.

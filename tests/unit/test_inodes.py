@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 import time
 from collections.abc import Hashable
@@ -103,3 +104,17 @@ def test_a_newer_stand_in_is_believed() -> None:
     made.enter(stand_in(b"1", b"three", 7))
     assert inode.attributes().size == 5
     assert inode.attributes().mtime_ns >= before
+
+
+def test_many_inodes_do_not_make_the_search_for_garbage_long() -> None:
+    made = table()
+    for number in range(50_000):
+        made.enter(Thing(str(number))).lookups += 1
+    exempt = gc.get_freeze_count()
+    try:
+        assert exempt > 40_000
+        for number in range(50_000):
+            made.forget(made.number(str(number)), 1)
+        assert gc.get_freeze_count() < exempt - 30_000
+    finally:
+        gc.unfreeze()
