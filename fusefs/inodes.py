@@ -92,6 +92,7 @@ class InodeTable:
         # The numbers of those that are not made of their identities.
         self._given: dict[Hashable, int] = {root.identity: ROOT}
         self._next = ROOT + 1 + _MADE
+        self._exempted = 0  # so many were there
         self._exempt_at = _MANY
 
     def __getitem__(self, number: int) -> Inode:
@@ -146,7 +147,14 @@ class InodeTable:
 
     def _exempt(self) -> None:
         """Exempt all that there is from Python's search for garbage in cycles. Of a million inodes
-        that takes a quarter of a second, in which nobody is served; and they are in none."""
+        that takes a quarter of a second, in which nobody is served; and they are in none.
+
+        What is garbage by now is found when the table grows again after most inodes were dropped.
+        """
+        least = self._exempt_at - _MANY
+        if least < self._exempted // 2:
+            gc.unfreeze()
         gc.collect()
         gc.freeze()
-        self._exempt_at = len(self._by_number) + _MANY
+        self._exempted = len(self._by_number)
+        self._exempt_at = self._exempted + _MANY

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 
 import trio
 
@@ -45,6 +46,10 @@ class Listing:
         self._position = 0
         self._children = directory.children()
         self._waiting: Found | None = None
+        # What was found since the last reply began, and where: the kernel asks again for what its
+        # reader had no room for.
+        self._past: list[tuple[int, Found]] = []
+        self._coming: deque[Found] = deque()  # to be given once more
         self._turn_ends = 0.0
         self._wanted = False  # whether attributes are
         self._bait: str | None = None
@@ -55,6 +60,8 @@ class Listing:
         """A reply begins."""
         self._wanted, self._taken = self._taken, False
         self._bait = None
+        starts = (at for at, (start, _) in enumerate(self._past) if start <= self._begun)
+        del self._past[: max(starts, default=0)]
         self._begun = self._position
 
     def plain(self, name: str) -> tuple[bool, int]:
@@ -74,16 +81,33 @@ class Listing:
         self._taken |= name == self._bait
 
     async def seek(self, position: int) -> None:
-        """Go to a position: the number of names given before it. Back means from the start
-        again."""
+        """Go to a position: the number of names given before it. Back beyond the last reply means
+        from the start again."""
         if position < self._position:
-            self._position, self._waiting = 0, None
-            self._children = self._directory.children()
+            self._go_back(position)
         while self._position < position and (found := await self.peek()) is not None:
             count = len(found.names) if isinstance(found, Alike) else 1
             self.advance(min(count, position - self._position))
             if self.overdue():
                 await trio.lowlevel.checkpoint()
+
+    def _go_back(self, position: int) -> None:
+        """Go back to a position, or before it."""
+        past = self._past
+        while past and past[-1][0] > position:
+            self._coming.appendleft(past.pop()[1])
+        if past:
+            self._position, self._waiting = past[-1]
+        else:
+            self._position, self._waiting = 0, None
+            self._coming.clear()
+            self._children = self._directory.children()
+
+    def expire(self) -> None:
+        """A name in the directory is there no more."""
+        for found in (self._waiting, *self._coming, *(found for _, found in self._past)):
+            if isinstance(found, Alike):
+                found.expire()
 
     def overdue(self) -> bool:
         """Whether others had to wait for long; a new turn begins if so."""
@@ -100,16 +124,24 @@ class Listing:
 
     async def peek(self) -> Found | None:
         """What is here; None at the end."""
-        if self._waiting is None and self._position < len(self._first):
-            self._waiting = self._first[self._position]
         while self._waiting is None:
             try:
-                self._waiting = next(self._children)
+                self._waiting = self._next()
             except StopIteration:
                 return None
             if self._waiting is None:
                 await trio.lowlevel.checkpoint()
+            else:
+                self._past.append((self._position, self._waiting))
         return self._waiting
+
+    def _next(self) -> Found | None:
+        """What comes next; None for "not yet, ask again". Raises StopIteration."""
+        if self._coming:
+            return self._coming.popleft()
+        if self._position < len(self._first):
+            return self._first[self._position]
+        return next(self._children)
 
     def advance(self, names: int = 1) -> None:
         """Go on after so many names."""

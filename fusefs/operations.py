@@ -241,6 +241,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         self._directory(parent_inode).unlink(os.fsdecode(name), _caller(ctx))
+        self._removed(parent_inode)
 
     @request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -263,6 +264,12 @@ class Operations(pyfuse3.Operations):
             RenameFlags(flags),
             _caller(ctx),
         )
+        self._removed(parent_inode_old)
+
+    def _removed(self, directory: int) -> None:
+        """A name in a directory is there no more."""
+        for listing in self._listings.get(directory, ()):
+            listing.expire()
 
     @request
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
@@ -286,13 +293,8 @@ class Operations(pyfuse3.Operations):
         reply = DirectoryReply(token, self._inodes, listing, self._plain)
         try:
             while (found := await listing.peek()) is not None:
-                try:
-                    if not reply.add(found):
-                        return
-                except OSError as error:
-                    if error.errno != errno.ESTALE:
-                        raise
-                    listing.skip()  # it is gone by now
+                if not reply.add(found):
+                    return
                 if listing.overdue():
                     await trio.lowlevel.checkpoint()
                     self._root.turn()

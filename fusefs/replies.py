@@ -80,13 +80,22 @@ class DirectoryReply:
         self._referred: list[Inode] = []
 
     def add(self, found: Found) -> bool:
-        """Add what the listing has next, or some of it; whether there was room. Raises `gone()`."""
-        if isinstance(found, Alike):
-            return self._add_alike(found)
-        name, child = found
-        if isinstance(child, int):
-            return self._add_dot(name, child)
-        return self._add_node(name, child)
+        """Add what the listing has next, or some of it, or leave it out because it is gone by now;
+        whether there was room. Raises `gone()` when all of it is."""
+        try:
+            if isinstance(found, Alike):
+                return self._add_alike(found)
+            name, child = found
+            if isinstance(child, int):
+                return self._add_dot(name, child)
+            return self._add_node(name, child)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            if isinstance(found, Alike):
+                found.origin.shared()  # or else it is not one of them that is gone
+            self._listing.skip()
+            return True
 
     def take_back(self) -> None:
         """The reply is an error: the kernel hears of none of these."""
@@ -180,17 +189,19 @@ class DirectoryReply:
             found.names, stand_ins, identities, numbers, strict=False
         ):
             inode = inodes.enter_as(stand_in, identity, number)
-            known = inode.known
-            seen = stand_in if known is stand_in else known.sighting or stand_in
-            entry.st_ino = inode.number
-            entry.st_size = inode.size = size = seen.size
-            entry.st_blocks = -(-size // 512)
-            entry.st_mtime_ns = entry.st_ctime_ns = inode.mtime_ns = seen.mtime_ns
-            if not reply(token, os.fsencode(name), entry, position + added + 1):
-                inodes.release(inode)
-                break
             inode.lookups += 1
             referred.append(inode)
+            known = inode.known
+            seen = stand_in if known is stand_in else known.sighting or stand_in
+            size, mtime_ns = seen.size, seen.mtime_ns
+            entry.st_ino = inode.number
+            entry.st_size = size
+            entry.st_blocks = -(-size // 512)
+            entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
+            if not reply(token, os.fsencode(name), entry, position + added + 1):
+                inodes.forget(referred.pop().number, 1)
+                break
+            inode.size, inode.mtime_ns = size, mtime_ns
             added += 1
         self._listing.advance(added)
         return added == len(stand_ins)

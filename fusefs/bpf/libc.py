@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import struct
 from collections.abc import Callable, Collection
 
 _library = ctypes.CDLL(None, use_errno=True)
@@ -75,6 +76,28 @@ def open_beneath(fd: int, path: str, flags: int) -> int:
     file system. Raises OSError: EXDEV when it does."""
     resolve = _RESOLVE_BENEATH | RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS
     return openat2(fd, path, flags, resolve)
+
+
+_AT_SYMLINK_NOFOLLOW, _AT_STATX_DONT_SYNC = 0x100, 0x4000
+_STATX_ATTR_MOUNT_ROOT = 0x2000  # since Linux 5.8
+_STATX = struct.Struct("=8xQ40xQ192x")  # struct statx: stx_attributes, and which of them are known
+_statx = ctypes.create_string_buffer(_STATX.size)
+
+
+def mark(fd: int, name: str) -> bytes:
+    """All that statx(2) tells of `name` in the directory `fd`, which is not followed; empty where
+    that is the root of a mount, or where it cannot be told. Whatever is mounted there is not asked:
+    it may be a mount of this process, which would wait for itself.
+
+    For one thread alone.
+    """
+    if not hasattr(_library, "statx"):
+        return b""
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC
+    call("statx", fd, os.fsencode(name), flags, 0, _statx)
+    attributes, known = _STATX.unpack(_statx)
+    told = known & _STATX_ATTR_MOUNT_ROOT and not attributes & _STATX_ATTR_MOUNT_ROOT
+    return _statx.raw if told else b""
 
 
 def keep_freed_memory(size: int) -> None:

@@ -25,24 +25,30 @@ _LENGTH = 4  # bytes of a key that tell the length of the prefix
 # How often the walk through a trie may start over.
 _RESTARTS = 100
 # How often a value is looked up that may be another prefix's.
-_TRIES = 4
+_TRIES = 8
 
 
 def lookup(bpf_map: Map, key: bytes) -> bytes:
     """The value of this very prefix. Raises FileNotFoundError when the trie does not have it.
 
-    A value is another prefix's only if that is the one which covers this; so one that differs
-    from that is certain. Where they are the same it is looked up again: somebody would have to
-    take the prefix out and put it back each time.
+    A value is another prefix's only if that is the one which covers this. So one that differs from
+    all that was seen of that is certain, if that was the same before and after, or if it comes
+    again while that changes. Otherwise it is looked up again: somebody would have to take the
+    prefix out and put it back each time.
     """
-    tries = 0
-    while True:
-        value = bpf_map.longest_match(key)
-        if value is None or not has(bpf_map, key):
+    others: set[bytes | None] = set()
+    value = b""
+    for _ in range(_TRIES):
+        others.add(before := _covering(bpf_map, key))
+        found = bpf_map.longest_match(key)
+        if found is None or not has(bpf_map, key):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        tries += 1
-        if tries == _TRIES or value != _covering(bpf_map, key):
-            return value
+        last, value = value, found
+        if value not in others:
+            others.add(after := _covering(bpf_map, key))
+            if value not in others and (before == after or value == last):
+                break
+    return value
 
 
 def _covering(bpf_map: Map, key: bytes) -> bytes | None:
@@ -57,10 +63,17 @@ def has(bpf_map: Map, key: bytes) -> bool:
     """Whether a trie has this very prefix.
 
     After a prefix that it does not have comes the first of all, which follows no other (before
-    Linux 6.13, another of the same length could be taken for it).
+    Linux 6.13, another of the same length could be taken for it). Which is the first may change.
     """
-    following = bpf_map.next_key(key)
-    return following is None or following != bpf_map.next_key(None)
+    first = bpf_map.next_key(None)
+    for _ in range(_TRIES):
+        following = bpf_map.next_key(key)
+        before, first = first, bpf_map.next_key(None)
+        if following in (before, first):
+            return False
+        if before == first:
+            break
+    return True
 
 
 def _last_left(bpf_map: Map, batch: Batch) -> bytes:
@@ -107,8 +120,8 @@ def certain(bpf_map: Map, found: Iterable[Look], read: Read) -> Iterator[Batch]:
     """The batches of what `looks` has found, without what is not there, and without what comes
     again.
 
-    Each is looked at a second time: what is the same then is certain. And the order in which the
-    kernel gives prefixes is known.
+    Each is looked at a second time, by another `read` that asks for as many as the first did: what
+    is the same then is certain. And the order in which the kernel gives prefixes is known.
     """
     reached = -1
     for position, look in found:
@@ -123,13 +136,15 @@ def certain(bpf_map: Map, found: Iterable[Look], read: Read) -> Iterator[Batch]:
 
 def _certain(bpf_map: Map, batch: Batch, again: Batch, reached: int) -> Batch:
     """What of a batch is there, and beyond the place that was reached. What is not the same at
-    another look is looked up key by key."""
+    another look is looked up key by key, and so is what came at that look alone: the kernel passes
+    over what is below a prefix that is replaced meanwhile."""
     size, stride = bpf_map.key_size, bpf_map.stride
-    others = dict(again.pairs(size, stride))
+    one, other = (dict(each.pairs(size, stride)) for each in (batch, again))
+    end = max(map(place, one))
     pairs: dict[bytes, bytes] = {}
-    for key, value in batch.pairs(size, stride):
-        if place(key) > reached:
-            reached = place(key)
+    for key in sorted({**one, **other}, key=place):
+        if reached < place(key) <= end:
             with contextlib.suppress(FileNotFoundError):
-                pairs[key] = value if others.get(key) == value else lookup(bpf_map, key)
+                certain = one.get(key) == other.get(key)
+                pairs[key] = one[key] if certain else lookup(bpf_map, key)
     return Batch(len(pairs), b"".join(pairs), b"".join(pairs.values()))

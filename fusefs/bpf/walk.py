@@ -73,8 +73,8 @@ def _reading(trie: Map, most: int) -> lpm_trie.Read:
 
 def _in_batches(bpf_map: Map, most: int) -> Iterator[Batch]:
     if bpf_map.prefixes:
-        read = _reading(bpf_map, most)
-        yield from lpm_trie.certain(bpf_map, lpm_trie.looks(bpf_map, read), read)
+        looks = lpm_trie.looks(bpf_map, _reading(bpf_map, most))
+        yield from lpm_trie.certain(bpf_map, looks, _reading(bpf_map, most))
         return
     reader = _Reader(bpf_map, most)
     position: bytes | None = None

@@ -41,8 +41,8 @@ class StandIn(Sighting):
     def __init__(
         self, origin: Origin, key: bytes, contents: bytes, mtime_ns: int, seen: float
     ) -> None:
-        """The `contents` were seen at `seen`, and are from `mtime_ns` if nobody has seen some
-        before."""
+        """The `contents`, all that the node would show, were seen at `seen`, and are from
+        `mtime_ns` if nobody has seen some before."""
         # Not one call more than it takes: a listing makes one for each child.
         self._origin = origin
         self._key = key
@@ -72,7 +72,7 @@ class StandIn(Sighting):
         return attributes
 
     def renew(self, newer: Node | StandIn) -> None:
-        """Take over what a newer one, or the node, has seen."""
+        """Take over what another one, or the node, has seen, if that is newer."""
         if newer.sighting:
             self.merge(newer.sighting)
 
@@ -97,6 +97,10 @@ class Alike(ABC):
     @abstractmethod
     def rest(self, done: int) -> Alike | None:
         """The same but for the first `done`; None where there are no others."""
+
+    @abstractmethod
+    def expire(self) -> None:
+        """One of them was removed or renamed: what was seen is no longer believed."""
 
     @abstractmethod
     def first(self) -> Node:

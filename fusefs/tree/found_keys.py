@@ -65,6 +65,9 @@ class FoundKeys(Alike):
             return None
         return FoundKeys(self.origin, self._map, names, keys, self._piece, self._at + done)
 
+    def expire(self) -> None:
+        self._piece.read_at = float("-inf")
+
     def stand_ins(self, most: int) -> list[StandIn]:
         keyed, piece = self.origin, self._piece
         codec = keyed.view.value

@@ -1,7 +1,7 @@
 """Maps that stay open for a moment, since who asked for one entry often asks for another next.
 
-To open a pin takes a third of a small request. What is kept is a descriptor and nothing that was
-read, so all that is shown is as new as ever; and the moment is short enough for an object to be
+To open a pin takes a third of a small request. What is kept is a descriptor and what never changes,
+so all that is shown is as new as ever; and the moment is short enough for an object to be
 gone from the kernel soon after its last pin and user.
 """
 

@@ -172,7 +172,7 @@ class Node(ABC):
         return None
 
     def renew(self, newer: Node | StandIn) -> None:
-        """Take over what a newer node of the same identity has seen."""
+        """Take over what another node of the same identity has seen, if that is newer."""
         if self.sighting and newer.sighting:
             self.sighting.merge(newer.sighting)
 

@@ -52,8 +52,8 @@ class Sighting:
         return attributes
 
     def merge(self, newer: Sighting) -> None:
-        """Take over a newer one."""
-        if newer._digest is None:
+        """Take over a newer one; an older one tells nothing."""
+        if newer._digest is None or newer._seen < self._seen:
             return
         if newer._digest != self._digest:
             self.mtime_ns = newer.mtime_ns if self._digest is None else time.time_ns()

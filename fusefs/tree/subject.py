@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import stat
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from fusefs.tree.node import Change, gone, refusal
 
 
 class Subject(ABC):
-    """A BPF object as somebody finds it. It is opened anew for each request, and kept by none."""
+    """A BPF object as somebody finds it. Each request opens it, or borrows it for a moment."""
 
     def __init__(self, identity: Hashable, context: Context) -> None:
         self.identity = identity
@@ -103,13 +104,14 @@ class PinPlace(Place):
         super().__init__(context)
         self.directory = directory
         self.name = name
-        self._pin: Pin | None = None
+        self._pin: weakref.ref[Pin] | None = None  # that refers to its place
         self._status: os.stat_result | None = None
+        self._mark = b""  # what was told of it before
         self._moment = -1  # when that was seen
 
     def move(self, directory: bpffs.Directory, name: str) -> None:
         """It has another name now."""
-        self.directory, self.name = directory, name
+        self.directory, self.name, self._mark = directory, name, b""
         self.changed()
 
     def changed(self) -> None:
@@ -120,9 +122,11 @@ class PinPlace(Place):
         status = self.status()
         if not stat.S_ISREG(status.st_mode):
             raise gone()
-        if self._pin is None or self._pin.inode != status.st_ino:
-            self._pin = Pin(self, status.st_ino)
-        return self._pin
+        pin = self._pin() if self._pin else None
+        if pin is None or pin.inode != status.st_ino:
+            pin = Pin(self, status.st_ino)
+            self._pin = weakref.ref(pin)
+        return pin
 
     def path(self) -> tuple[str, ...] | None:
         path = self.directory.path()
@@ -146,7 +150,10 @@ class PinPlace(Place):
 
     def _look(self) -> os.stat_result:
         try:
-            return self.directory.stat(self.name, self._status)
+            mark = self.directory.mark(self.name)
+            if self._status is None or not mark or mark != self._mark:
+                self._status, self._mark = self.directory.stat(self.name), mark
+            return self._status
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EXDEV):  # removed, or something mounted on it
                 raise gone() from None

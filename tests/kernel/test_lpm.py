@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 from support.maps import NO_PREALLOC, u32
 
-from fusefs.bpf.batch import split
+from fusefs.bpf import lpm_trie
+from fusefs.bpf.batch import Batch, split
 from fusefs.bpf.map import Map, MapType
 
 
@@ -71,3 +72,20 @@ def test_each_is_given_once_though_the_walk_starts_over(every: int) -> None:
         assert set(seen.values()) == {1}
         assert seen.keys() == set(keys)
         assert removed
+
+
+def test_what_one_look_has_passed_over_is_given() -> None:
+    # As the kernel does with all below a prefix that is replaced meanwhile.
+    keys = [prefix(f"10.0.{number}.0", 24) for number in range(8)]
+    values = [u32(number) for number in range(8)]
+    with trie() as made:
+        for key, value in zip(keys, values, strict=True):
+            made.update(key, value)
+        whole = Batch(8, b"".join(keys), b"".join(values))
+        part = Batch(6, b"".join(keys[:2] + keys[4:]), b"".join(values[:2] + values[4:]))
+        for first, second in ((part, whole), (whole, part)):
+
+            def read(_: bytes | None, again: Batch = second) -> tuple[Batch, bool]:
+                return again, True
+
+            assert [*lpm_trie.certain(made, [(None, first)], read)] == [whole]

@@ -153,3 +153,24 @@ def test_what_was_committed_survives_a_crash(bpffs: Path, mounter: Mounter) -> N
     again = mounter()
     assert again.sh("cat sample/entries/1").stdout == "5\n"
     assert sample.lookup(u32(1)) == u64(5)
+
+
+def test_directories_go_although_many_inodes_were_listed(mounted: Mount) -> None:
+    # The search for garbage leaves out what is there when there are many inodes.
+    large = mounted.pin("large", make_map(max_entries=20_000))
+    for number in range(12_000):
+        large.update(u32(number), u64(number))
+    with make_map() as made:
+        for turn in range(4):
+            for number in range(20):
+                (mounted.source / f"directory{number}").mkdir()
+                mounted.pin(f"directory{number}/pin", made)
+            assert (
+                mounted.sh("ls -l directory*/pin/entries; ls -l large/entries | tail -1").code == 0
+            )
+            for number in range(20):
+                (mounted.source / f"directory{number}/pin").unlink()
+                (mounted.source / f"directory{number}").rmdir()
+            assert mounted.sh("ls directory0").code != 0, turn
+            Path("/proc/sys/vm/drop_caches").write_text("2\n")
+    eventually("most descriptors are closed", lambda: len(descriptors(mounted)) < 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.directories import Name, reading
-from support.maps import make_map, u32, u64
+from support.maps import each_key, make_map, u32, u64
 from support.mounting import Mount
 from support.waiting import eventually
 
@@ -253,3 +254,61 @@ def test_what_the_kernel_gives_back_is_forgotten(mount: Mount) -> None:
 
     eventually("all are given back", forgotten)
     assert shown(mount)["17"][2] == len(str(value(17))) + 1
+
+
+def test_a_write_during_a_listing_is_not_taken_back(mount: Mount) -> None:
+    sample(mount, 500)
+    with reading(entries(mount)) as reader:
+        reader.some()
+        file = entries(mount) / "499"
+        file.write_text("123456789\n")
+        written = os.stat(file)
+        reader.rest()
+        shown = os.stat(file)
+    assert (shown.st_size, shown.st_mtime_ns) == (10, written.st_mtime_ns)
+
+
+def test_what_is_removed_during_a_listing_stays_away(mount: Mount) -> None:
+    made = sample(mount, 500)
+    with reading(entries(mount)) as reader:
+        given = {name.name for name in reader.some()}
+        left = sorted({str(number) for number in range(500)} - given, key=int)
+        (entries(mount) / left[0]).unlink()
+        (entries(mount) / left[1]).rename(entries(mount) / "1000000")
+        reader.rest()
+        for name in left[:2]:
+            with pytest.raises(FileNotFoundError):
+                os.stat(entries(mount) / name)
+    assert len(list(each_key(made))) == 499
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_the_map_goes_during_a_listing(mount: Mount, replaced: bool) -> None:
+    sample(mount)
+    with reading(entries(mount)) as reader:
+        listed = reader.some()
+        (mount.source / "sample").unlink()
+        if replaced:
+            mount.pin("sample", make_map())
+        # Nobody takes a part for the whole.
+        with pytest.raises(OSError, match="Stale file handle"):
+            while some := reader.some():
+                listed += some
+                time.sleep(0.001)
+    assert len(listed) < COUNT
+
+
+def test_a_small_buffer_while_others_change(mount: Mount) -> None:
+    made = sample(mount)
+    for number in range(0, COUNT, 2):
+        made.delete(u32(number))
+    with reading(entries(mount)) as reader:
+        listed = []
+        while some := reader.some(400):  # less than what the kernel asks for
+            listed += [int(name.name) for name in some]
+            number = len(listed)
+            made.update(u32(2 * number % COUNT), u64(1))
+            with contextlib.suppress(FileNotFoundError):
+                made.delete(u32(2 * (number - 100) % COUNT))
+    assert len(listed) == len(set(listed))
+    assert set(range(1, COUNT, 2)) <= set(listed)

@@ -165,6 +165,21 @@ def test_who_stands_in_a_pin_that_is_covered(mounted: Mount, tmp_path: Path, whe
     eventually("it is there again", lambda: "info" in os.listdir(mounted.path / "covered"), 1)
 
 
+def test_a_pin_that_is_covered_by_a_file_of_the_mount(mounted: Mount) -> None:
+    # To ask that file for anything is to wait for oneself.
+    for name in ("covered", "other"):
+        mounted.pin(name, make_map())
+    assert mounted.sh("ls -l covered covered/entries").code == 0
+    file = f"{mounted.path}/other/info"
+    command = f"cd covered/entries && mount --bind {file} {mounted.source}/covered && sleep 0.1"
+    try:
+        result = mounted.sh(f"{command}; ls -la; ls -la ../../covered", seconds=QUICK)
+    finally:
+        unmount(mounted.source / "covered")
+    assert "Stale file handle" in result.stderr, result
+    assert mounted.sh("cat covered/info", seconds=QUICK).code == 0
+
+
 @pytest.mark.parametrize("options", [[], ["-f"]], ids=["background", "foreground"])
 def test_a_mountpoint_in_it_is_refused(bpffs: Path, options: list[str]) -> None:
     (bpffs / "nested").mkdir()

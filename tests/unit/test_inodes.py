@@ -118,3 +118,11 @@ def test_many_inodes_do_not_make_the_search_for_garbage_long() -> None:
         assert gc.get_freeze_count() < exempt - 30_000
     finally:
         gc.unfreeze()
+
+
+def test_an_older_stand_in_tells_nothing() -> None:
+    made = table()
+    older = stand_in(b"1", b"one", 5)
+    inode = made.enter(stand_in(b"1", b"three", 7))
+    made.enter(older)
+    assert (inode.attributes().size, inode.attributes().mtime_ns) == (5, 7)
