@@ -26,6 +26,8 @@ _LENGTH = 4  # bytes of a key that tell the length of the prefix
 _RESTARTS = 100
 # How often a value is looked up that may be another prefix's.
 _TRIES = 8
+# So many batches are read to come as far as a walk did that has passed over them.
+_AHEAD = 16
 
 
 def lookup(bpf_map: Map, key: bytes) -> bytes:
@@ -123,15 +125,42 @@ def certain(bpf_map: Map, found: Iterable[Look], read: Read) -> Iterator[Batch]:
     Each is looked at a second time, by another `read` that asks for as many as the first did: what
     is the same then is certain. And the order in which the kernel gives prefixes is known.
     """
+    size = bpf_map.key_size
     reached = -1
+    last: bytes | None = None
     for position, look in found:
         again, _ = read(position)
         batch = again
-        if look != again or not reached < place(look.keys[: bpf_map.key_size]):
-            batch = _certain(bpf_map, look, again, reached)
+        if look != again or not reached < place(look.keys[:size]):
+            batch = _certain(bpf_map, look, _as_far(look, again, read, size), reached)
         if batch.count:
-            reached = place(batch.keys[-bpf_map.key_size :])
+            reached = place(batch.keys[-size:])
+        last = look.keys[-size:]
         yield batch
+    while last is not None:  # the first looks may have passed over the end
+        look, _ = read(last)
+        if not look.count or not reached < place(look.keys[-size:]):
+            return
+        batch = _certain(bpf_map, look, read(last)[0], reached)
+        if not batch.count:
+            return
+        reached, last = place(batch.keys[-size:]), look.keys[-size:]
+        yield batch
+
+
+def _as_far(look: Batch, again: Batch, read: Read, size: int) -> Batch:
+    """The second look with what follows it, up to where the first one ended that has passed over
+    something; but not for long."""
+    end = place(look.keys[-size:])
+    for _ in range(_AHEAD):
+        if not again.count or not (last := place(again.keys[-size:])) < end:
+            break
+        more, _ = read(again.keys[-size:])
+        if not more.count or not last < place(more.keys[:size]):
+            break
+        keys, values = again.keys + more.keys, again.values + more.values
+        again = Batch(again.count + more.count, keys, values)
+    return again
 
 
 def _certain(bpf_map: Map, batch: Batch, again: Batch, reached: int) -> Batch:

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from support.maps import NO_PREALLOC, u32
@@ -89,3 +90,24 @@ def test_what_one_look_has_passed_over_is_given() -> None:
                 return again, True
 
             assert [*lpm_trie.certain(made, [(None, first)], read)] == [whole]
+
+
+@pytest.mark.parametrize("seen", [[0, 1, 7], [0, 1], [0]], ids=["middle", "end", "nearly all"])
+def test_more_than_a_batch_that_the_first_look_has_passed_over(seen: list[int]) -> None:
+    keys = [prefix(f"10.0.{number}.0", 24) for number in range(8)]
+    with trie() as made:
+        for number, key in enumerate(keys):
+            made.update(key, u32(number))
+
+        def read(after: bytes | None) -> tuple[Batch, bool]:
+            start = keys.index(after) + 1 if after else 0
+            some = range(start, min(start + 2, 8))
+            return batch_of(some), start + 2 >= 8
+
+        def batch_of(numbers: Sequence[int]) -> Batch:
+            return Batch(len(numbers), b"".join(keys[n] for n in numbers),
+                         b"".join(map(u32, numbers)))  # fmt: skip
+
+        given = [*lpm_trie.certain(made, [(None, batch_of(seen))], read)]
+        assert b"".join(batch.keys for batch in given) == b"".join(keys)
+        assert b"".join(batch.values for batch in given) == b"".join(map(u32, range(8)))
