@@ -360,7 +360,8 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        file = self._directory(parent_inode).create(os.fsdecode(name), _caller(ctx))
+        parent = self._directory(parent_inode)
+        file = parent.create(os.fsdecode(name), mode, _caller(ctx))
         inode = self._inodes.enter(file)
         try:
             fh = self._open(inode, flags | os.O_CREAT, ctx)

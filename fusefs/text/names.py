@@ -39,8 +39,10 @@ from fusefs.text.scalars import Enumeration, Number
 from fusefs.text.strings import CharArray
 
 # What tools call the files that they make beside the one they save, as shell patterns: hidden
-# files and editors' swap files, backups, emacs's auto-saves, sed -i, install, ln -sf and mktemp.
-SCRATCH = (".*", "*~", "#*#", "sed??????", "XX??????", "Cu??????", "tmp????????")
+# files and editors' swap files, backups, emacs's auto-saves, sed -i, perl -i, ln -sf, mktemp, and
+# mcedit.
+_MADE_UP = "sed?????? XX?????? Cu?????? tmp???????? cooledit??????"
+SCRATCH = (".*", "*~", "#*#", *_MADE_UP.split())
 
 RAW = "raw="
 DIGEST = "%#"  # no escape, so no other name has it

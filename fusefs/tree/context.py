@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,15 @@ from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
 from fusefs.tree.kept import Kept
 from fusefs.tree.recent import Recent
+from fusefs.tree.scratch import Scratch
 
 if TYPE_CHECKING:
     from fusefs.bpf.survey import Survey
 
 # The directory of all objects, at the root of the mount.
 BY_ID = ".by-id"
-# Links that tools made for a moment, and slots of cgroups, that are remembered.
-_LINKS = 1024
+# Slots of cgroups that are remembered.
+_SLOTS = 1024
 # Programs whose last run is remembered, each with some output.
 _RUNS = 64
 
@@ -31,9 +31,9 @@ class Context:
     to change nothing, for others than who mounted it, and with `.by-id/` listed; the logs of
     refused operations, and the formats of maps.
 
-    `links` are symbolic links that a tool made to rename them, by where they are and their names;
-    `cgroups` the directories of cgroups that slots were set to, and their inode numbers, by map id
-    and key. `followed` are the ids of the rings whose records somebody reads as they come.
+    `scratch` are the files that tools make beside those that they save; `cgroups` the directories
+    of cgroups that slots were set to, and their inode numbers, by map id and key. `followed` are
+    the ids of the rings whose records somebody reads as they come.
     `moment` is another for each request: what was seen of a pin holds for one. `kept` are maps that
     stay open for a moment.
     `composing` is what makes the text of a graph, `counting` what holds the statistics of programs
@@ -50,9 +50,9 @@ class Context:
     logs: ErrorLogs = field(default_factory=ErrorLogs)
     formats: Formats = field(default_factory=Formats)
     started_ns: int = field(default_factory=time.time_ns)
-    links: Recent[tuple[Hashable, str], str] = field(default_factory=lambda: Recent(_LINKS))
+    scratch: Scratch = field(default_factory=Scratch)
     cgroups: Recent[tuple[int, bytes], tuple[str, int]] = field(
-        default_factory=lambda: Recent(_LINKS)
+        default_factory=lambda: Recent(_SLOTS)
     )
     followed: set[int] = field(default_factory=set)
     _survey: Survey | None = None

@@ -19,16 +19,22 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.walk import AT_ONCE
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Refused
-from fusefs.text.names import digest_of, from_name, key_digest, to_name, to_names
+from fusefs.text.names import (
+    digest_of,
+    from_name,
+    key_digest,
+    looks_scratch,
+    to_name,
+    to_names,
+)
 from fusefs.text.value import Lines, to_text
 from fusefs.tree.alike import Alike, Origin
-from fusefs.tree.files import explained
+from fusefs.tree.files import noting
 from fusefs.tree.found_keys import FoundKeys, Piece
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, MapView
 from fusefs.tree.node import (
     Attributes,
-    Directory,
     File,
     Node,
     Opening,
@@ -36,6 +42,8 @@ from fusefs.tree.node import (
     refusal,
     searchable,
 )
+from fusefs.tree.saving import SavingDirectory, take
+from fusefs.tree.scratch import ScratchNode
 from fusefs.tree.subject import Place, Subject
 from fusefs.tree.values import ValueFile, as_map
 
@@ -329,6 +337,18 @@ class KeyedMap(Origin):
         """Make a symbolic link."""
         raise refusal(errno.EPERM, "the entries of this map are no symbolic links")
 
+    def check(self, bpf_map: Map, target: str, caller: Caller) -> None:
+        """Refuse the target of a scratch link that is nothing for an entry."""
+
+    def save(
+        self, bpf_map: Map, scratch: ScratchNode, name: str, flags: RenameFlags, caller: Caller
+    ) -> None:
+        """Have an entry take what a scratch file or link has."""
+        how = os.O_WRONLY if self.traits.unmade else os.O_WRONLY | os.O_CREAT
+        if flags & RenameFlags.NOREPLACE:
+            how |= os.O_EXCL
+        take(self.node(self.saved_key(name)), bpf_map, scratch, Opening(how, caller))
+
     def remove(self, bpf_map: Map, name: str) -> None:
         """Remove an entry."""
         if self.traits.kept:
@@ -354,10 +374,20 @@ class KeyedMap(Origin):
         """Remove a key. Raises FileNotFoundError when the map does not have it."""
         bpf_map.delete(key)
 
+    def saved_key(self, name: str) -> bytes:
+        """The key that a scratch file is renamed to. Raises OSError: of what is refused the log
+        shows the contents, and a place in those."""
+        try:
+            return self.key(name)
+        except Refused as error:
+            raise refusal(errno.EINVAL, str(error)) from error
+
     def new_key(self, name: str, flags: RenameFlags) -> bytes:
         """The key to which another is renamed."""
         if flags & RenameFlags.EXCHANGE:
             raise refusal(errno.EINVAL, "entries cannot be exchanged")
+        if looks_scratch(name):
+            raise refusal(errno.EPERM, f"{name} is a name for scratch files")
         try:
             return self.key(name)
         except Refused as error:
@@ -370,7 +400,7 @@ class KeyedMap(Origin):
         bpf_map.update(key, value, existence_of(flags))
 
 
-class Entries(Directory):
+class Entries(SavingDirectory):
     """The directory of a map's keys. `tables` has what there is for each shape."""
 
     __slots__ = ("_finder", "_tables")
@@ -393,7 +423,7 @@ class Entries(Directory):
         keyed = self._find()
         status = keyed.subject.status()
         mode = searchable(status.st_mode & 0o666)
-        if keyed.traits.kept or keyed.view.frozen(keyed.subject):
+        if (keyed.traits.kept and keyed.traits.unset) or keyed.view.frozen(keyed.subject):
             mode &= ~0o222
         attributes = Attributes.of(status, stat.S_IFDIR | mode)
         attributes.nlink = 2
@@ -402,33 +432,38 @@ class Entries(Directory):
     def enter(self) -> None:
         self._find().open().close()
 
-    def lookup(self, name: str) -> Node:
-        return self._find().find(name)
+    def subject(self) -> Subject:
+        return self._find().subject
 
-    def lookup_by(self, name: str, caller: Caller) -> Node:
+    def find(self, name: str, caller: Caller | None = None) -> Node:
         return self._find(caller).find(name)
 
-    def children(self) -> Iterator[tuple[str, Node] | Alike | None]:
+    def listed(self) -> Iterator[tuple[str, Node] | Alike | None]:
         return self._find().nodes()
 
-    def create(self, name: str, caller: Caller) -> File:
+    def make(self, name: str, caller: Caller) -> File:
         with self._changing(f"create entries/{name}", caller, name) as (keyed, bpf_map):
             return keyed.create(bpf_map, name)
 
-    def symlink(self, name: str, target: str, caller: Caller) -> Node:
+    def link(self, name: str, target: str, caller: Caller) -> Node:
         with self._changing(f"link entries/{name} to {target}", caller) as (keyed, bpf_map):
             keyed.link(bpf_map, name, target, caller)
         return keyed.find(name)
 
-    def unlink(self, name: str, caller: Caller) -> None:
+    def check_link(self, target: str, caller: Caller) -> None:
+        with self._changing(f"link to {target}", caller) as (keyed, bpf_map):
+            keyed.check(bpf_map, target, caller)
+
+    def save(self, scratch: ScratchNode, name: str, flags: RenameFlags, caller: Caller) -> None:
+        what = f"write entries/{name}"
+        with self._changing(what, caller, scratch.text) as (keyed, bpf_map):
+            keyed.save(bpf_map, scratch, name, flags, caller)
+
+    def remove(self, name: str, caller: Caller) -> None:
         with self._changing(f"remove entries/{name}", caller) as (keyed, bpf_map):
             keyed.remove(bpf_map, name)
 
-    def rename(
-        self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
-    ) -> None:
-        if to.identity != self.identity:
-            raise refusal(errno.EXDEV)
+    def move(self, name: str, new_name: str, flags: RenameFlags, caller: Caller) -> None:
         what = f"rename entries/{name} to {new_name}"
         with self._changing(what, caller, new_name) as (keyed, bpf_map):
             keyed.rename(bpf_map, name, new_name, flags, caller)
@@ -439,8 +474,5 @@ class Entries(Directory):
     ) -> Iterator[tuple[KeyedMap, Map]]:
         """The map, open; why it refuses `what` is noted, with the place in `text`."""
         keyed = self._find(caller)
-        with keyed.open() as bpf_map:
-            try:
-                yield keyed, bpf_map
-            except (Refused, OSError) as error:
-                raise explained(keyed.subject, bpf_map, what, error, text) from error
+        with keyed.open() as bpf_map, noting(keyed.subject, bpf_map, what, text):
+            yield keyed, bpf_map

@@ -6,6 +6,7 @@ any length; it is made while it is read, and its size is 0, as in /proc.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,7 +19,7 @@ from fusefs.bpf.credentials import Caller
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.syscall import ENOTSUPP
-from fusefs.text.errors import Refused
+from fusefs.text.errors import Incomplete, Refused
 from fusefs.tree.editing import Editing
 from fusefs.tree.node import (
     Attributes,
@@ -65,6 +66,15 @@ def explained(
         at = error.at if isinstance(error, Refused) else len(text.rstrip())
     subject.logs.add(obj, what, reason, text, at)
     return refusal(number, reason)
+
+
+@contextlib.contextmanager
+def noting(subject: Subject, obj: Object, what: str, text: str = "") -> Iterator[None]:
+    """What is refused within the block is noted, see `explained`, and raised for the user."""
+    try:
+        yield
+    except (Refused, Incomplete, OSError) as error:
+        raise explained(subject, obj, what, error, text) from error
 
 
 class ObjectFile(File):
@@ -218,6 +228,10 @@ class WritableFile(TextFile):
 
     def change(self, change: Change, caller: Caller) -> None:
         """Tools set size, mode, owner and times of what they save: accepted, and without effect."""
+
+    def fixed(self) -> str:
+        """Why nobody can write it; empty when those can who have the permission."""
+        return ""
 
     def emptied(self, obj: Object) -> None:
         """It was truncated. That alone changes nothing; the value that is written next does."""

@@ -17,7 +17,7 @@ from fusefs.tree.info_file import links_bits
 from fusefs.tree.link_output import Output, as_link
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Node, Opening, gone, refusal
-from fusefs.tree.scratch_links import Replaceable
+from fusefs.tree.saving import Replaceable
 from fusefs.tree.sighting import Sighting
 from fusefs.tree.subject import Place, Subject
 from fusefs.tree.targets import open_target, text_to

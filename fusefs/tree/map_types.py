@@ -90,7 +90,7 @@ MAP_TYPES: dict[int, Traits] = {
     MapType.STACK: _QUEUE,
     MapType.BLOOM_FILTER: Traits(
         Shape.BLOOM,
-        unmade="write it to push",
+        unset="write it to push",
         kept="a bloom filter forgets nothing",
         hidden="not listed: a filter can only tell of a value whether it may have been added",
     ),

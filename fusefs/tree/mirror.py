@@ -104,7 +104,7 @@ class Mirror(Directory):
                 raise
             yield listed.name, node
 
-    def create(self, name: str, caller: Caller) -> File:
+    def create(self, name: str, mode: int, caller: Caller) -> File:
         raise refusal(errno.EACCES)  # as bpffs answers
 
     def mkdir(self, name: str, mode: int, caller: Caller) -> Node:

@@ -198,8 +198,9 @@ class Directory(Node):
     def children(self) -> Iterator[tuple[str, Node] | Alike | None]:
         """All children that a listing shows, each with its name; None for "not yet, ask again"."""
 
-    def create(self, name: str, caller: Caller) -> File:
-        """The regular file of this name, to be made by opening it with O_CREAT."""
+    def create(self, name: str, mode: int, caller: Caller) -> File:
+        """The regular file of this name, to be made by opening it with O_CREAT; with `mode`, if its
+        mode is for users to choose."""
         raise refusal(errno.EPERM)
 
     def mkdir(self, name: str, mode: int, caller: Caller) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 
@@ -16,27 +17,30 @@ from fusefs.bpf.troubles import OWN
 from fusefs.text.graph import Key, Kind
 from fusefs.tree.btf_files import btf_files
 from fusefs.tree.controls import ErrorLogFile
-from fusefs.tree.files import FixedFile, ObjectFile
+from fusefs.tree.files import FixedFile, ObjectFile, noting
 from fusefs.tree.graph_files import GraphDot, GraphSvg
 from fusefs.tree.info import json_line, to_yaml
 from fusefs.tree.info_file import InfoFile
 from fusefs.tree.link_files import link_files
 from fusefs.tree.map_files import map_files
 from fusefs.tree.map_view import Finder, Found
-from fusefs.tree.node import Attributes, Change, Directory, Node, refusal, searchable
+from fusefs.tree.node import Attributes, Change, Directory, Node, Opening, refusal, searchable
 from fusefs.tree.pin_file import PinFile
 from fusefs.tree.program_files import program_files
-from fusefs.tree.scratch_links import ReplacedLinks
-from fusefs.tree.subject import Place
+from fusefs.tree.saving import Replaceable, SavingDirectory, take
+from fusefs.tree.scratch import ScratchLink, ScratchNode
+from fusefs.tree.subject import Place, Subject
 
 # The daemon's own troubles, which pass; others tell of the object.
 _PASSING = OWN | {errno.ESTALE}
 
 
-class ObjectDirectory(Directory):
+class ObjectDirectory(SavingDirectory):
     """What a pin is shown as. Its files are made when somebody looks inside for the first time."""
 
     __slots__ = ("_files", "_finder", "_found", "_place")
+
+    elsewhere = errno.EPERM
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -58,30 +62,38 @@ class ObjectDirectory(Directory):
     def enter(self) -> None:
         self._place.confirm()
 
-    def lookup(self, name: str) -> Node:
-        files = self.files()
-        node = files.get(name) or ReplacedLinks(self._place, files).find(name)
+    def subject(self) -> Subject:
+        return self._place.find()
+
+    def find(self, name: str, caller: Caller | None = None) -> Node:
+        node = self.files().get(name)
         if node is None or not _present(node):
             raise refusal(errno.ENOENT)
         return node
 
-    def children(self) -> Iterator[tuple[str, Node]]:
+    def listed(self) -> Iterator[tuple[str, Node]]:
         return ((name, node) for name, node in self.files().items() if _listed(node))
 
-    def symlink(self, name: str, target: str, caller: Caller) -> Node:
-        return ReplacedLinks(self._place, self.files()).make(name, target, caller)
+    def check_link(self, target: str, caller: Caller) -> None:
+        for node in self.files().values():
+            if isinstance(node, Replaceable):
+                node.check(target, caller)
 
-    def rename(
-        self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
-    ) -> None:
-        if to.identity != self.identity:
+    def save(self, scratch: ScratchNode, name: str, flags: RenameFlags, caller: Caller) -> None:
+        node = self.files().get(name)
+        if node is None:
             raise refusal(errno.EPERM)
-        ReplacedLinks(self._place, self.files()).rename(name, new_name, flags, caller)
-
-    def unlink(self, name: str, caller: Caller) -> None:
-        if ReplacedLinks(self._place, self.files()).remove(name):
+        if flags & RenameFlags.NOREPLACE:
+            raise refusal(errno.EEXIST)
+        if isinstance(node, Replaceable) and isinstance(scratch, ScratchLink):
+            node.replace(scratch.target(), caller)
             return
-        node = self.lookup(name)
+        subject = self.subject()
+        with subject.open() as obj, noting(subject, obj, f"write {name}", scratch.text):
+            take(node, obj, scratch, Opening(os.O_WRONLY, caller))
+
+    def remove(self, name: str, caller: Caller) -> None:
+        node = self.find(name)
         if not isinstance(node, ObjectFile):
             raise refusal(errno.EISDIR if isinstance(node, Directory) else errno.EPERM)
         node.remove(caller)

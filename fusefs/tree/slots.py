@@ -20,10 +20,10 @@ from fusefs.bpf.map import Existence, Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
-from fusefs.text.names import looks_scratch
 from fusefs.tree.entries import KeyedMap, KeyNode, existence_of, of_key
-from fusefs.tree.node import Attributes, Node, gone, refusal
-from fusefs.tree.scratch_links import ScratchLinks, SetLink
+from fusefs.tree.node import Attributes, gone, refusal
+from fusefs.tree.saving import SetLink
+from fusefs.tree.scratch import ScratchLink, ScratchNode
 from fusefs.tree.sighting import Sighting
 from fusefs.tree.targets import open_target, text_to
 
@@ -77,49 +77,28 @@ class LinkedMap(KeyedMap, ABC):
     ) -> None:
         """Set a slot to what the target of a link leads to."""
 
-    @abstractmethod
-    def check(self, bpf_map: Map, target: str, caller: Caller) -> None:
-        """Refuse a target that is nothing for a slot."""
-
     @property
     def base(self) -> tuple[str, ...] | None:
         """The names that lead from the root of the mount to the directory of the links."""
         path = self.place.path()
         return None if path is None else (*path, "entries")
 
-    @property
-    def scratch(self) -> ScratchLinks:
-        """The links that are to be renamed."""
-        return ScratchLinks(self.place)
-
     def node(self, key: bytes) -> KeyNode:
         return Slot(self, key)
 
-    def find(self, name: str) -> Node:
-        return self.scratch.node(name) if name in self.scratch else super().find(name)
-
     def link(self, bpf_map: Map, name: str, target: str, caller: Caller) -> None:
-        if looks_scratch(name):
-            self.check(bpf_map, target, caller)
-            self.scratch.add(name, target)
-        else:
-            self.set(bpf_map, self.key(name), target, Existence.NOEXIST, caller)
+        self.set(bpf_map, self.key(name), target, Existence.NOEXIST, caller)
 
     def remove(self, bpf_map: Map, name: str) -> None:
-        if not self.scratch.remove(name):
-            super().remove(bpf_map, name)
-            self.place.context.survey.forget()
+        super().remove(bpf_map, name)
+        self.place.context.survey.forget()
 
-    def rename(
-        self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
+    def save(
+        self, bpf_map: Map, scratch: ScratchNode, name: str, flags: RenameFlags, caller: Caller
     ) -> None:
-        target = self.scratch.target(name)
-        if target is None:
-            super().rename(bpf_map, name, new_name, flags, caller)
-            return
-        key = self.new_key(new_name, flags)
-        self.set(bpf_map, key, target, existence_of(flags), caller)
-        self.scratch.remove(name)
+        if not isinstance(scratch, ScratchLink):
+            raise refusal(errno.EPERM, "its entries are symbolic links: ln -s makes one")
+        self.set(bpf_map, self.key(name), scratch.target(), existence_of(flags), caller)
 
 
 class MapOfObjects(LinkedMap, ABC):

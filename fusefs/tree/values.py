@@ -47,7 +47,6 @@ class ValueFile(WritableFile):
         """Set the value to `new`, which a text made of `old`."""
 
     def fixed(self) -> str:
-        """Why nobody can write it; empty when those can who have the permission."""
         traits = self.view.traits
         if traits and traits.unset:
             return traits.unset

@@ -21,13 +21,14 @@ from fusefs.text.changes import changes
 from fusefs.text.codec import Codec
 from fusefs.text.composite import Part, Struct
 from fusefs.text.escaping import escape, percent
-from fusefs.tree.files import explained
+from fusefs.text.names import LONGEST
+from fusefs.tree.files import explained, noting
 from fusefs.tree.map_view import Finder, MapView, is_large
-from fusefs.tree.node import Attributes, Directory, File, Node, Opening, gone, refusal, searchable
+from fusefs.tree.node import Attributes, File, Node, Opening, gone, refusal, searchable
+from fusefs.tree.saving import SavingDirectory, take
+from fusefs.tree.scratch import ScratchNode
 from fusefs.tree.subject import Subject
 from fusefs.tree.values import ValueFile, as_map
-
-_LONGEST_NAME = 255
 
 
 def has_variables(view: MapView) -> bool:
@@ -110,6 +111,11 @@ class Section:
     view: MapView
     numbers: dict[str, int]
 
+    @property
+    def fixed(self) -> bool:
+        """Whether none of them can be written."""
+        return _read_only(self.view.btf.section or "") or self.view.frozen(self.subject)
+
     def variable(self, name: str) -> Variable:
         """The file of this name. Raises FileNotFoundError."""
         number = self.numbers.get(name)
@@ -129,7 +135,7 @@ class Section:
                 yield name, variable
 
 
-class Variables(Directory):
+class Variables(SavingDirectory):
     """The directory of a section's variables."""
 
     __slots__ = ("_finder", "_section")
@@ -152,17 +158,25 @@ class Variables(Directory):
         return self._section
 
     def attributes(self) -> Attributes:
-        status = self._find().subject.status()
-        attributes = Attributes.of(
-            status, stat.S_IFDIR | searchable(status.st_mode & 0o666) & ~0o222
-        )
+        section = self._find()
+        status = section.subject.status()
+        mode = searchable(status.st_mode & 0o666)
+        if section.fixed:
+            mode &= ~0o222
+        attributes = Attributes.of(status, stat.S_IFDIR | mode)
         attributes.nlink = 2
         return attributes
 
     def enter(self) -> None:
         self._find().subject.open().close()
 
-    def lookup(self, name: str) -> Node:
+    def subject(self) -> Subject:
+        return self._find().subject
+
+    def owns(self, name: str) -> bool:
+        return name in self._find().numbers
+
+    def find(self, name: str, caller: Caller | None = None) -> Node:
         section = self._find()
         variable = section.variable(name)
         if not variable.large:
@@ -171,18 +185,26 @@ class Variables(Directory):
             variable.found(value, section.subject.status().st_mtime_ns)
         return variable
 
-    def children(self) -> Iterator[tuple[str, Node]]:
+    def listed(self) -> Iterator[tuple[str, Node]]:
         return self._find().variables()
 
-    def create(self, name: str, caller: Caller) -> File:
+    def save(self, scratch: ScratchNode, name: str, flags: RenameFlags, caller: Caller) -> None:
+        section = self._find()
+        if name not in section.numbers:
+            raise self._refuse(f"create vars/{name}", "the program has no such variable")
+        if flags & RenameFlags.NOREPLACE:
+            raise refusal(errno.EEXIST)
+        subject = section.subject
+        with subject.open() as obj, noting(subject, obj, f"write vars/{name}", scratch.text):
+            take(section.variable(name), obj, scratch, Opening(os.O_WRONLY, caller))
+
+    def make(self, name: str, caller: Caller) -> File:
         raise self._refuse(f"create vars/{name}", "the program has no such variable")
 
-    def unlink(self, name: str, caller: Caller) -> None:
+    def remove(self, name: str, caller: Caller) -> None:
         raise self._refuse(f"remove vars/{name}", "variables are there for good")
 
-    def rename(
-        self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
-    ) -> None:
+    def move(self, name: str, new_name: str, flags: RenameFlags, caller: Caller) -> None:
         raise self._refuse(f"rename vars/{name} to {new_name}", "variables are there for good")
 
     def _refuse(self, what: str, reason: str) -> OSError:
@@ -192,4 +214,4 @@ class Variables(Directory):
 
 
 def _fits(name: str) -> bool:
-    return 0 < len(os.fsencode(name)) <= _LONGEST_NAME
+    return 0 < len(os.fsencode(name)) <= LONGEST

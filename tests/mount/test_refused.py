@@ -150,7 +150,7 @@ def test_an_empty_line_is_no_value(mounted: Mount) -> None:
     refused(mounted, sample, "echo > 1", "Invalid argument", "write entries/1: ")
 
 
-@pytest.mark.parametrize("name", ["x", "4294967296", "-1", "1.5", "1x", "12~", ".1", "{}"])
+@pytest.mark.parametrize("name", ["x", "4294967296", "-1", "1.5", "1x", "{}"])
 def test_a_name_that_is_no_key(mounted: Mount, name: str) -> None:
     sample = sample_of(mounted, MapType.HASH)
     refused(mounted, sample, f"echo 5 > '{name}'", "Invalid argument", f"create entries/{name}: ")

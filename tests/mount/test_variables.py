@@ -85,7 +85,7 @@ def test_with_the_tools_of_every_day(loaded: Loaded) -> None:
     assert found == './globals_data/vars/label:"first"\n'
     assert sh(loaded, "jq -c .ports globals_data/vars/limits").stdout == '{"first":80,"last":443}\n'
     told = sh(loaded, "stat -c '%A %h %s' globals_data/vars{,/threshold} globals_rodata/vars/limit")
-    assert told.stdout == "dr-x------ 2 0\n-rw------- 2 5\n-r-------- 2 3\n"
+    assert told.stdout == "drwx------ 2 0\n-rw------- 2 5\n-r-------- 2 3\n"
     assert sh(loaded, "find . -path '*/vars/*' -type f -size -4096c -links 2 | wc -l").stdout == (
         "22\n"
     )
@@ -297,9 +297,9 @@ def test_other_maps_have_none(mounted: Mount) -> None:
 
 
 def test_names_that_no_file_can_have(mounted: Mount) -> None:
-    names = [".", "..", ".hidden", "fn.static", "x" * 255, "y" * 256]
+    names = [".", "..", ".hidden", "tmp_counter", "x" * 255, "y" * 256]
     mounted.pin("section", section_map(variables=names))
-    shown = ["%2E", "%2E%2E", ".hidden", "fn.static", "x" * 255]
+    shown = ["%2E", "%2E%2E", ".hidden", "tmp_counter", "x" * 255]
     assert sorted(os.listdir(mounted.path / "section/vars")) == sorted(shown)
     for number, name in enumerate(shown, start=1):
         (mounted.path / "section/vars" / name).write_text(f"{number}\n")
@@ -376,4 +376,4 @@ def test_the_pin_says_who_may(mounted: Mount) -> None:
     (mounted.source / "shared").chmod(0o640)
     (mounted.source / "constants").chmod(0o664)
     told = mounted.sh("stat -c %a {shared,constants}/vars{,/first}").stdout.split()
-    assert told == ["550", "640", "555", "444"]
+    assert told == ["750", "640", "555", "444"]
