@@ -99,6 +99,11 @@ class InodeTable:
         """The inode of this number. Raises KeyError: the kernel never asks for others."""
         return self._by_number[number]
 
+    def node(self, number: int) -> Node | None:
+        """The node of this number, if the kernel knows one."""
+        inode = self._by_number.get(number)
+        return inode.node if inode else None
+
     def __len__(self) -> int:
         return len(self._by_number)
 

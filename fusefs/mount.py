@@ -133,7 +133,7 @@ def serve(
         by_id_listed=by_id_listed,
         formats=formats,
     )
-    operations = Operations(Root(context))
+    operations = Operations(Root(context), mountpoint)
     try:
         pyfuse3.init(operations, mountpoint, options)
     except RuntimeError as error:

@@ -22,6 +22,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
+from fusefs.echoes import Echoes
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
@@ -94,11 +95,12 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, root: Mirror) -> None:
+    def __init__(self, root: Mirror, mountpoint: str) -> None:
         super().__init__()
         self._root = root
         self._polls: waiting.Polls  # since `start`
         self._inodes = InodeTable(root)
+        self._echoes = Echoes(mountpoint, self._inodes.node)
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
         self._next_handle = 1
@@ -110,6 +112,7 @@ class Operations(pyfuse3.Operations):
         """What waits for something that no request waits for does it in `nursery`. Called before
         the first request."""
         self._polls = waiting.Polls(nursery)
+        self._echoes.start(nursery)
         kept = self._root.kept
         kept.on_first = lambda: nursery.start_soon(waiting.let_go, kept)
 
@@ -138,6 +141,8 @@ class Operations(pyfuse3.Operations):
     @request
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         parent, child = self._directory(parent_inode), os.fsdecode(name)
+        if (before := self._echoes.lookup(ctx.pid, parent_inode, child)) is not None:
+            return self._referred(before)
         for listing in self._listings.get(parent_inode, ()):
             listing.looked_up(child)
         return self._referred(parent.lookup_by(child, _caller(ctx)))
@@ -215,8 +220,12 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._directory(parent_inode)
-        return self._referred(parent.mkdir(os.fsdecode(name), mode, _caller(ctx)))
+        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
+            return self._referred(made)
+        node = parent.mkdir(child, mode, _caller(ctx))
+        self._echoes.made_here(parent_inode, child)
+        return self._referred(node)
 
     @request
     async def mknod(
@@ -228,8 +237,11 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._directory(parent_inode)
-        node = parent.symlink(os.fsdecode(name), os.fsdecode(target), _caller(ctx))
+        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
+            return self._referred(made)
+        node = parent.symlink(child, os.fsdecode(target), _caller(ctx))
+        self._echoes.made_here(parent_inode, child)
         return self._referred(node)
 
     @request
@@ -240,12 +252,18 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._directory(parent_inode).unlink(os.fsdecode(name), _caller(ctx))
+        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        parent.unlink(child, _caller(ctx))
         self._removed(parent_inode)
+        self._echoes.made_here(parent_inode, child)
 
     @request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        self._directory(parent_inode).rmdir(os.fsdecode(name), _caller(ctx))
+        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        if self._echoes.removed(ctx.pid, parent_inode, child):
+            return
+        parent.rmdir(child, _caller(ctx))
+        self._echoes.made_here(parent_inode, child)
 
     @request
     async def rename(
@@ -257,14 +275,13 @@ class Operations(pyfuse3.Operations):
         flags: int,
         ctx: RequestContext,
     ) -> None:
-        self._directory(parent_inode_old).rename(
-            os.fsdecode(name_old),
-            self._directory(parent_inode_new),
-            os.fsdecode(name_new),
-            RenameFlags(flags),
-            _caller(ctx),
-        )
+        old, new = os.fsdecode(name_old), os.fsdecode(name_new)
+        to = self._directory(parent_inode_new)
+        parent = self._directory(parent_inode_old)
+        parent.rename(old, to, new, RenameFlags(flags), _caller(ctx))
         self._removed(parent_inode_old)
+        self._echoes.made_here(parent_inode_old, old)
+        self._echoes.made_here(parent_inode_new, new)
 
     def _removed(self, directory: int) -> None:
         """A name in a directory is there no more."""
@@ -275,6 +292,8 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         directory = self._directory(inode)
         directory.enter()
+        if isinstance(directory, Mirror):
+            self._echoes.watch(inode, directory)
         listing = Listing(directory, inode)
         self._listings[inode].append(listing)
         return self._keep(listing)

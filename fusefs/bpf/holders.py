@@ -26,7 +26,7 @@ _KINDS = {
 
 # A process has ended, a descriptor was closed, or it is not for this process to know. Anything else
 # is this process' own trouble, as EMFILE.
-_GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,8 +44,8 @@ def find_holders() -> Holders:
     """Look through all processes but this one. It may hang: /proc/PID of a process that is in
     execve(2) and closes a file that we serve waits for us."""
     found: Holders = {}
-    for pid in _processes():
-        with contextlib.suppress(*_GONE):
+    for pid in processes():
+        with contextlib.suppress(*GONE):
             held = {*_held_by(pid)}
             # The kernel ends it with a newline; the name may have others, and any bytes.
             comm = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
@@ -55,7 +55,8 @@ def find_holders() -> Holders:
     return found
 
 
-def _processes() -> Iterator[int]:
+def processes() -> Iterator[int]:
+    """The ids of all processes but this one."""
     own = os.getpid()
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return (pid for pid in sorted(pids) if pid != own)
@@ -65,7 +66,7 @@ def _held_by(pid: int) -> Iterator[Key]:
     """The objects that a process has open. Raises OSError when it has ended."""
     directory = f"/proc/{pid}/fd"
     for fd in os.listdir(directory):
-        with contextlib.suppress(*_GONE):
+        with contextlib.suppress(*GONE):
             kind = _KINDS.get(os.readlink(f"{directory}/{fd}"))
             if kind is None:
                 continue

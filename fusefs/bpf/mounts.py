@@ -13,13 +13,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """A mount: what is mounted, as a path in its file system, where, and the type of that; and
-    whether nothing can be changed there."""
+    """A mount: what is mounted, as a path in its file system on a device (st_dev), where, and the
+    type of that; and whether nothing can be changed there."""
 
     root: str
     mountpoint: str
     kind: str
     read_only: bool
+    device: int
 
 
 def mounts() -> Iterator[Mounted]:
@@ -28,10 +29,11 @@ def mounts() -> Iterator[Mounted]:
     # may be empty.
     for line in Path("/proc/self/mountinfo").read_bytes().split(b"\n")[:-1]:
         fields, _, rest = line.partition(b" - ")
-        _id, _parent, _device, root, mountpoint, options, *_ = fields.split(b" ")
+        _id, _parent, device, root, mountpoint, options, *_ = fields.split(b" ")
         kind, _source, of_all = rest.split(b" ")
         read_only = b"ro" in (*options.split(b","), *of_all.split(b","))
-        yield Mounted(_plain(root), _plain(mountpoint), kind.decode(), read_only)
+        number = os.makedev(*map(int, device.split(b":")))
+        yield Mounted(_plain(root), _plain(mountpoint), kind.decode(), read_only, number)
 
 
 def is_read_only(mountpoint: str) -> bool:

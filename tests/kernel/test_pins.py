@@ -155,7 +155,7 @@ def test_a_mount_in_a_bpffs(bpffs: Path, pins: Pins) -> None:
 )
 def test_below_what_is_served(served: str, seen: bool) -> None:
     mounts = [
-        Mounted("/", mountpoint, kind, read_only=False)
+        Mounted("/", mountpoint, kind, read_only=False, device=0)
         for mountpoint, kind in (
             ("/", "ext4"), ("/mnt", served), ("/mnt/in/bpffs", "bpf"), ("/mntx", "bpf"),
         )
@@ -167,8 +167,8 @@ def test_below_what_is_served(served: str, seen: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["virtiofs", "9p", "nfs4"])
 def test_a_root_that_is_served(kind: str) -> None:
-    root = Mounted("/", "/", kind, read_only=False)
-    assert [*reachable([root, Mounted("/", "/sys/fs/bpf", "bpf", read_only=False)])] == [
+    root = Mounted("/", "/", kind, read_only=False, device=0)
+    assert [*reachable([root, Mounted("/", "/sys/fs/bpf", "bpf", read_only=False, device=1)])] == [
         "/sys/fs/bpf"
     ]
 

@@ -40,7 +40,7 @@ def allowed(importer: str, module: str) -> bool:
     """Whether the layers let a module import another."""
     top = module.partition(".")[0]
     if top in ("pyfuse3", "trio"):
-        if top == "trio" and within(importer, "fusefs.waiting", "fusefs.listing"):
+        if top == "trio" and within(importer, "fusefs.waiting", "fusefs.listing", "fusefs.echoes"):
             return True
         above = ("operations", "replies", "loop", "mount", "plain_entries")
         return within(importer, *(f"fusefs.{name}" for name in above))
@@ -52,6 +52,8 @@ def allowed(importer: str, module: str) -> bool:
         if within(importer, "fusefs.tree"):
             return within(module, "fusefs.tree", "fusefs.text", "fusefs.bpf")
         return True
+    if top == "inotify_simple":
+        return within(importer, "fusefs.echoes")
     if top == "capstone":
         return within(importer, "fusefs.text.machine_code")
     if top == "elftools":

@@ -1,0 +1,76 @@
+"""The process that echoes changes in the mount, for `echoes.py`: `python -m fusefs.echoing`.
+
+It is a process of its own: one that waits for an answer of itself could not be killed, as the
+kernel would wait for that answer first.
+
+It reads a line of JSON for each batch of changes, and answers it with an empty one when it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from fusefs.bpf.watchers import watched
+
+
+class Kind(enum.StrEnum):
+    """What a name is now."""
+
+    GONE = "gone"
+    LINK = "link"
+    DIRECTORY = "directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A name that is something else now, in the directory whose inode has this number, which is at
+    a path."""
+
+    number: int
+    path: str
+    name: str
+    kind: Kind
+
+
+def as_line(device: int, changes: Iterable[Change]) -> bytes:
+    """A batch of changes on a device, as the process reads it."""
+    return json.dumps([device, [asdict(change) for change in changes]]).encode() + b"\n"
+
+
+def main() -> None:
+    """Read batches and echo them until there are no more."""
+    for line in sys.stdin:
+        device, changes = json.loads(line)
+        numbers = watched(device)
+        for change in (Change(**fields) for fields in changes):
+            if change.number in numbers:
+                with contextlib.suppress(OSError):  # others were faster; what then is, is told
+                    _repeat(device, change)
+        print(flush=True)
+
+
+def _repeat(device: int, change: Change) -> None:
+    directory = os.open(change.path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(directory)
+        if (status.st_dev, status.st_ino) != (device, change.number):
+            return  # the mount is not where it was, or something else is mounted on it
+        match change.kind:
+            case Kind.GONE:
+                os.rmdir(change.name, dir_fd=directory)
+            case Kind.LINK:
+                os.symlink("is there", change.name, dir_fd=directory)
+            case Kind.DIRECTORY:
+                os.mkdir(change.name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Who watches the mount, as file managers do, is told what others do to the bpffs behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from inotify_simple import INotify, flags
+from support.maps import dump, make_map, pin, u32, u64
+from support.mounting import Mount, temporary_directory
+from support.shell import checked
+
+# So long they may take on a busy machine.
+_PATIENCE = 10_000
+
+
+class Watcher:
+    """Somebody who has listed some directories, and watches them."""
+
+    def __init__(self, *directories: Path) -> None:
+        self._inotify = INotify()
+        self._names: dict[int, str] = {}
+        wanted = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
+        for directory in directories:
+            os.listdir(directory)
+            self._names[self._inotify.add_watch(str(directory), wanted)] = directory.name
+
+    def told(self, count: int) -> list[str]:
+        """The next so many events, as `DIRECTORY: EVENT NAME`."""
+        told: list[str] = []
+        while len(told) < count:
+            events = self._inotify.read(timeout=_PATIENCE)
+            assert events, f"not more than {told}"
+            for event in events:
+                kinds = flags.from_mask(event.mask & ~flags.ISDIR)
+                what = " ".join(str(kind.name) for kind in kinds)
+                told.append(f"{self._names[event.wd]}: {what} {event.name}")
+        return told
+
+    def close(self) -> None:
+        self._inotify.close()
+
+
+@contextlib.contextmanager
+def watching(*directories: Path) -> Iterator[Watcher]:
+    """Somebody who does so."""
+    watcher = Watcher(*directories)
+    try:
+        yield watcher
+    finally:
+        watcher.close()
+
+
+def test_what_others_make_and_remove(mounted: Mount) -> None:
+    behind = mounted.source
+    (behind / "dir").mkdir()
+    with watching(mounted.path, mounted.path / "dir") as watcher:
+        pin(behind / "map", make_map())
+        assert watcher.told(1) == ["mount: CREATE map"]
+        (behind / "map").rename(behind / "dir/moved")
+        assert sorted(watcher.told(2)) == ["dir: CREATE moved", "mount: DELETE map"]
+        (behind / "dir/link").symlink_to("moved")
+        assert watcher.told(1) == ["dir: CREATE link"]
+        (behind / "dir/link").unlink()
+        assert watcher.told(1) == ["dir: DELETE link"]
+        (behind / "dir/below").mkdir()
+        assert watcher.told(1) == ["dir: CREATE below"]
+        (behind / "dir/below").rmdir()
+        (behind / "dir/moved").unlink()
+        assert sorted(watcher.told(2)) == ["dir: DELETE below", "dir: DELETE moved"]
+        # Nothing was done to the bpffs, and the mount shows it as it is.
+        assert os.listdir(behind / "dir") == os.listdir(mounted.path / "dir") == []
+        assert sorted(os.listdir(behind)) == sorted(os.listdir(mounted.path))
+
+
+def test_what_was_done_in_the_mount_is_told_once(mounted: Mount) -> None:
+    with watching(mounted.path) as watcher:
+        pin(mounted.source / "map", make_map())
+        watcher.told(1)
+        assert (
+            mounted.sh("mkdir a; rmdir a; ln -s map b; mv b c; rm c; mv map d; rmdir d").code == 0
+        )
+        done = watcher.told(9)
+        pin(mounted.source / "last", make_map())
+        assert watcher.told(1) == ["mount: CREATE last"]
+        assert len(done) == 9 and done[-1] == "mount: DELETE d"
+
+
+def test_a_pin_that_is_replaced_stays(mounted: Mount) -> None:
+    """With what somebody has open in it, and who stands there."""
+    made = [make_map() for _ in range(20)]
+    for number, each in enumerate(made):
+        each.update(u32(1), u64(number))
+    pin(mounted.source / "map", made[0])
+    standing = os.open(mounted.path / "map", os.O_PATH)
+    try:
+        with watching(mounted.path) as watcher:
+            for each in made[1:]:
+                (mounted.source / "map").unlink()
+                pin(mounted.source / "map", each)
+                watcher.told(1)
+                assert (mounted.path / "map/entries/1").read_text() == f"{dump(each)[u32(1)][0]}\n"
+            fd = os.open("entries/1", os.O_RDONLY, dir_fd=standing)
+            assert os.read(fd, 100) == b"19\n"
+            os.close(fd)
+    finally:
+        os.close(standing)
+
+
+def test_many_at_once(mounted: Mount) -> None:
+    names = {f"map_{number}" for number in range(200)}
+    with watching(mounted.path) as watcher, make_map() as made:
+        for name in names:
+            pin(mounted.source / name, made)
+        assert set(watcher.told(200)) == {f"mount: CREATE {name}" for name in names}
+        for name in names:
+            (mounted.source / name).unlink()
+        assert set(watcher.told(200)) == {f"mount: DELETE {name}" for name in names}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_it_ends_while_it_tells(bpffs: Path, number: signal.Signals) -> None:
+    """Whatever ends it, and whenever: nobody waits for its answers after that."""
+    names = [f"map_{count}" for count in range(50)]
+    for _ in range(4):
+        with temporary_directory() as parent, make_map() as made:
+            mount = Mount(bpffs, parent)
+            try:
+                with watching(mount.path) as watcher:
+                    for name in names:
+                        pin(bpffs / name, made)
+                    watcher.told(10)
+                    mount.process.send_signal(number)
+                    mount.process.wait(5)
+            finally:
+                mount.close()
+                for name in names:
+                    (bpffs / name).unlink()
+
+
+def test_nothing_elsewhere_is_touched(mounted: Mount) -> None:
+    """When something else has come to be where the mount was."""
+    (mounted.source / "dir").mkdir()
+    with watching(mounted.path, mounted.path / "dir") as watcher:
+        checked("mount", "-t", "tmpfs", "tmpfs", mounted.path)
+        try:
+            other = mounted.path
+            (other / "dir").mkdir()
+            (other / "gone").mkdir()
+            pin(mounted.source / "gone", make_map())
+            (mounted.source / "gone").unlink()
+            (mounted.source / "dir/new").mkdir()
+            (mounted.source / "dir").chmod(0o700)
+            time.sleep(0.5)  # nothing tells that nothing happens
+            assert sorted(os.listdir(other)) == ["dir", "gone"]
+            assert os.listdir(other / "dir") == []
+        finally:
+            checked("umount", mounted.path)
+        pin(mounted.source / "last", make_map())
+        assert watcher.told(1) == ["mount: CREATE last"]
