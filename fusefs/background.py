@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from fusefs import service
+
 
 def run_in_background(work: Callable[[Callable[[], None]], None]) -> None:
     """Run `work(ready)` in a child, and return in the parent when it has called `ready`.
@@ -18,6 +20,7 @@ def run_in_background(work: Callable[[Callable[[], None]], None]) -> None:
     if child == 0:
         os.close(reading)
         os.setsid()
+        service.leave()
 
         def ready() -> None:
             _leave_terminal()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import logging.handlers
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fusefs import __version__
+from fusefs import __version__, logs
 from fusefs.background import run_in_background
 from fusefs.configuration import DEFAULT_FILE, ConfigurationError, read_formats
 from fusefs.mount import (
@@ -25,7 +24,6 @@ from fusefs.mount import (
 from fusefs.options import TYPE, OptionError, choice, split_options
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
-_SYSLOG = "/dev/log"
 
 _HELP = f"""\
 usage: {TYPE} [SOURCE] MOUNTPOINT [-o OPTIONS] [-f] [-d]
@@ -38,8 +36,9 @@ Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
                config=FILE: formats of keys and values, instead of
                {DEFAULT_FILE};
                by_id=visible: list .by-id, the objects of the whole kernel;
-               loop=stock: serve requests with pyfuse3's own, slower loop
-  -f           stay in the foreground, and log to standard error
+               requests=stock: serve them with pyfuse3's own, slower loop
+  -f           stay in the foreground, log to standard error, and tell systemd
+               when it is mounted
   -d           log each request; implies -f
   --version    say the version
   --help       say this
@@ -59,7 +58,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _fail(code: int, message: str) -> NoReturn:
-    print(f"{TYPE}: {message}", file=sys.stderr)
+    line = f"{TYPE}: {message}"
+    print(logs.for_journal(line, logging.ERROR) if logs.is_journal() else line, file=sys.stderr)
     sys.exit(code)
 
 
@@ -73,17 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to(handler: logging.Handler, debug: bool) -> None:
-    handler.setFormatter(logging.Formatter(f"{TYPE}[%(process)d]: %(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
-
-
-def _syslog() -> logging.Handler:
-    if os.path.exists(_SYSLOG):
-        return logging.handlers.SysLogHandler(_SYSLOG)
-    return logging.NullHandler()  # nobody listens on this machine
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Returns when it is mounted, or with `-f` unmounted; else SystemExit."""
     given = _parser().parse_intermixed_args(arguments)
@@ -95,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options, own = split_options(given.options, source)
         by_id_listed = choice(own, "by_id") == "visible"
-        fast_loop = choice(own, "loop") == "fast"
+        fast_loop = choice(own, "requests") == "fast"
     except OptionError as error:
         _fail(2, str(error))
     try:
@@ -104,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(1, str(error))
     mountpoint = os.path.realpath(mountpoint)
     foreground = given.foreground or given.debug
-    _log_to(logging.StreamHandler() if foreground else _syslog(), given.debug)
+    logs.begin(TYPE, foreground=foreground, debug=given.debug)
     try:
         check_privilege()
         directory = open_source(source)

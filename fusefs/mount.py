@@ -14,7 +14,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from fusefs import loop
+from fusefs import loop, service
 from fusefs.bpf import bpffs, libc
 from fusefs.bpf.mounts import mounts
 from fusefs.bpf.syscall import may_use_bpf
@@ -140,8 +140,9 @@ def serve(
         raise MountError(f"{mountpoint}: {error}") from None
     try:
         ready()
-        trio.run(_serve, operations, fast_loop)
+        trio.run(_serve, operations, mountpoint, fast_loop)
     finally:
+        service.tell("STOPPING=1", f"STATUS={mountpoint} is being unmounted")
         pyfuse3.close()
 
 
@@ -153,7 +154,22 @@ def check_answer(mountpoint: str) -> None:
         raise MountError(f"{mountpoint}: the mount does not answer: {error.strerror}") from None
 
 
-async def _serve(operations: Operations, fast_loop: bool) -> None:
+async def _announce(mountpoint: str) -> None:
+    """Tell systemd when the mount answers.
+
+    Another process asks it: one that waits for itself could not be killed meanwhile, not even with
+    SIGKILL, since the kernel ends what it waits for only when its last thread has ended.
+    """
+    answer = await trio.run_process(
+        ["stat", mountpoint], check=False, capture_stdout=True, capture_stderr=True
+    )
+    if answer.returncode:
+        log.error("the mount does not answer: %s", answer.stderr.decode(errors="replace").strip())
+    else:
+        service.tell("READY=1", f"STATUS=mounted on {mountpoint}")
+
+
+async def _serve(operations: Operations, mountpoint: str, fast_loop: bool) -> None:
     # Cancelled, and not asked to end: pyfuse3.terminate() would wait for requests under way.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -165,5 +181,7 @@ async def _serve(operations: Operations, fast_loop: bool) -> None:
 
             nursery.start_soon(stop_on_signal)
             operations.start(nursery)
+            if service.is_awaited():
+                nursery.start_soon(_announce, mountpoint)
             await loop.main(fast=fast_loop)
             nursery.cancel_scope.cancel()

@@ -21,17 +21,23 @@ _FOREIGN = frozenset(
     "defaults auto noauto user nouser users nousers group nogroup owner nofail _netdev relatime "
     "norelatime strictatime nostrictatime lazytime nolazytime comment=".split()
 )
+_COMMENTS = ("x-", "X-")  # fstab(5)
+# mount(8) has the command do it, and FUSE has no way to.
+_REMOUNT = (
+    "a mount cannot be given other options: unmount it and mount it again, "
+    "or see 'mount -o remount,bind,ro'"
+)
 
-
-# Options of our own that have one of some values; the first if they are not given.
-_CHOICES = {"by_id": ("hidden", "visible"), "loop": ("fast", "stock")}
+# Options of our own that have one of some values; the first if they are not given. None has a name
+# that mount(8) takes for its own, as it does `loop` and `offset`.
+_CHOICES = {"by_id": ("hidden", "visible"), "requests": ("fast", "stock")}
 # All of our own.
 _OURS = frozenset(["config=", *(f"{name}=" for name in _CHOICES)])
 
 
 class OptionError(ValueError):
-    """An option that is neither ours, nor FUSE's, nor mount(8)'s; or a value that it does not
-    have."""
+    """An option that is neither ours, nor FUSE's, nor mount(8)'s; a value that it does not have;
+    or what cannot be done."""
 
 
 def _name(option: str) -> str:
@@ -57,7 +63,9 @@ def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str
             names.add(name)
         elif name in _OURS:
             own[name.removesuffix("=")] = option.removeprefix(name)
-        elif name not in _FOREIGN and not name.startswith("x-"):
+        elif name == "remount":
+            raise OptionError(_REMOUNT)
+        elif name not in _FOREIGN and not name.startswith(_COMMENTS):
             raise OptionError(f"unknown option '{option}'")
     if "fsname=" not in names:
         # A comma in a value is escaped so for libfuse (fuse_opt_add_opt_escaped).

@@ -152,7 +152,7 @@ def turns(mount: Mount, made: Rings) -> Iterator[Callable[[], None]]:
 
 @both_loops
 def test_a_soak(mounter: Mounter, loop: str) -> None:
-    mount = mounter("-o", f"loop={loop}")
+    mount = mounter("-o", f"requests={loop}")
     assert loop_of(mount) == loop
     with sampled(mount), rings(mount.source) as made:
         mount.sh("cat */info */entries/3 */entries.jsonl maps/*/info; ls . maps programs")
@@ -174,7 +174,7 @@ def test_a_soak(mounter: Mounter, loop: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_busy_mount(mounter: Mounter, loop: str, number: signal.Signals) -> None:
     # pyfuse3 complains when a client is killed, or the mount ends, before it could answer.
-    mount = mounter("-o", f"loop={loop}", complains=True)
+    mount = mounter("-o", f"requests={loop}", complains=True)
     with sampled(mount), rings(mount.source), ExitStack() as stack:
         clients = stack.enter_context(busy(mount, "sample/entries/1"))
         clients += stack.enter_context(busy(mount, "large/entries.jsonl", 1))
@@ -188,7 +188,7 @@ def test_a_signal_ends_a_busy_mount(mounter: Mounter, loop: str, number: signal.
 
 @both_loops
 def test_a_busy_mount_wakes_who_waits(mounter: Mounter, loop: str) -> None:
-    mount = mounter("-o", f"loop={loop}")
+    mount = mounter("-o", f"requests={loop}")
     with (
         sampled(mount),
         rings(mount.source) as made,
@@ -203,7 +203,7 @@ def test_a_busy_mount_wakes_who_waits(mounter: Mounter, loop: str) -> None:
 @both_loops
 @pytest.mark.parametrize("waiting", [20, 150])  # more than stand by; more than stock
 def test_many_that_wait_hold_up_nobody(mounter: Mounter, loop: str, waiting: int) -> None:
-    mount = mounter("-o", f"loop={loop}")
+    mount = mounter("-o", f"requests={loop}")
     with sampled(mount), ExitStack() as stack:
         for number in range(waiting):
             ring = make_map(MapType.RINGBUF, key=0, value=0, max_entries=4096, name="ring")
@@ -228,9 +228,9 @@ def test_many_that_wait_hold_up_nobody(mounter: Mounter, loop: str, waiting: int
 
 @pytest.mark.parametrize("value", ["", "slow", "FAST"])
 def test_there_is_no_other_loop(bpffs: Path, tmp_path: Path, value: str) -> None:
-    result = run([*COMMAND, str(bpffs), str(tmp_path), "-o", f"loop={value}"])
+    result = run([*COMMAND, str(bpffs), str(tmp_path), "-o", f"requests={value}"])
     assert (result.code, mounts_at(tmp_path)) == (2, [])
-    assert result.stderr == f"bpf-fusefs: loop is 'fast' or 'stock', not '{value}'\n"
+    assert result.stderr == f"bpf-fusefs: requests is 'fast' or 'stock', not '{value}'\n"
 
 
 def test_the_fast_loop_is_the_default(mounter: Mounter) -> None:

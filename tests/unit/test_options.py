@@ -66,7 +66,7 @@ def test_one_that_lacks_its_value() -> None:
         split_options(["by_id"], "source")
 
 
-CHOICES = {"by_id": ["hidden", "visible"], "loop": ["fast", "stock"]}
+CHOICES = {"by_id": ["hidden", "visible"], "requests": ["fast", "stock"]}
 
 
 @pytest.mark.parametrize("name", CHOICES)
