@@ -24,12 +24,16 @@ from fusefs.mount import (
 from fusefs.options import TYPE, OptionError, choice, split_options
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
+# Another name for it, as in mount(8)'s tables, for fstab: systemd takes a source that begins with
+# /sys for a device, and waits for it in vain.
+_SOURCE_IN_FSTAB = "bpf"
 
 _HELP = f"""\
 usage: {TYPE} [SOURCE] MOUNTPOINT [-o OPTIONS] [-f] [-d]
 
 Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
-({DEFAULT_SOURCE} unless it is given) as directories of readable text.
+({DEFAULT_SOURCE} unless it is given, or called '{_SOURCE_IN_FSTAB}') as directories of
+readable text.
 
   -o OPTIONS   mount options, separated by commas: ro, allow_other, fsname=NAME
                and the others of mount.fuse3(8);
@@ -80,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(paths) not in (1, 2):
         wanted = "a MOUNTPOINT is missing" if not paths else "too many arguments"
         _fail(2, f"{wanted}; see '{TYPE} --help'")
-    source, mountpoint = paths if len(paths) == 2 else (DEFAULT_SOURCE, paths[0])
+    called, mountpoint = paths if len(paths) == 2 else (DEFAULT_SOURCE, paths[0])
+    source = DEFAULT_SOURCE if called == _SOURCE_IN_FSTAB else called
     try:
-        options, own = split_options(given.options, source)
+        options, own = split_options(given.options, called)
         by_id_listed = choice(own, "by_id") == "visible"
         fast_loop = choice(own, "requests") == "fast"
     except OptionError as error:
