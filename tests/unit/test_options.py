@@ -19,7 +19,7 @@ ALWAYS = {"default_permissions", "subtype=bpf-fusefs"}
         (["ro", "allow_other"], {"ro", "allow_other"}),
         (["ro,,nodev,"], {"ro", "nodev"}),
         (["defaults,noauto,user,nofail,_netdev,relatime"], set()),
-        (["x-systemd.automount,x-anything=5,comment=some words"], set()),
+        (["x-systemd.automount,x-anything=5,X-mount.mkdir,comment=some words"], set()),
         (["rw,default_permissions"], {"rw"}),
     ],
 )
@@ -34,6 +34,11 @@ def test_what_libfuse_gets(given: list[str], expected: set[str]) -> None:
 def test_unknown_options(option: str) -> None:
     with pytest.raises(OptionError, match=option):
         split_options([f"ro,{option}"], "source")[0]
+
+
+def test_what_cannot_be_done_is_said() -> None:
+    with pytest.raises(OptionError, match="^a mount cannot be given other options"):
+        split_options(["ro,remount"], "source")
 
 
 @pytest.mark.parametrize(
