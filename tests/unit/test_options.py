@@ -37,7 +37,7 @@ def test_unknown_options(option: str) -> None:
 
 
 def test_what_cannot_be_done_is_said() -> None:
-    with pytest.raises(OptionError, match="^a mount cannot be given other options"):
+    with pytest.raises(OptionError, match=r"^a mount cannot be given other options"):
         split_options(["ro,remount"], "source")
 
 
