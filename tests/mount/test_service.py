@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -280,6 +281,26 @@ def test_it_is_ready_when_it_answers(bpffs: Path, place: Path, systemd: Systemd)
             assert os.listdir(place)
         finally:
             process.terminate()
+
+
+def test_it_is_not_ready_when_it_does_not_answer(
+    bpffs: Path, place: Path, tmp_path: Path, systemd: Systemd
+) -> None:
+    faults = tmp_path / "handler"
+    faults.write_text("getattr")
+    script = Path(__file__).with_name("faulty_command.py")
+    command = ["env", f"NOTIFY_SOCKET={systemd.address}", sys.executable, script, faults]
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen([*command, bpffs, place, "-f"], env=ENVIRONMENT, stderr=stderr) as process,
+    ):
+        try:
+            eventually("it is in the log", lambda: "does not answer" in log.read_text(), 20)
+            assert systemd.nothing()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 def test_systemd_is_told_nothing_of_a_mount_that_fails(bpffs: Path, systemd: Systemd) -> None:
