@@ -56,15 +56,16 @@ def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str
     own: dict[str, str] = {}
     options = {"default_permissions", f"subtype={TYPE}"}
     names = set()
-    for option in (o for text in given for o in text.split(",") if o):
+    every = [option for text in given for option in text.split(",") if option]
+    if "remount" in every:  # beside what it finds in /proc/self/mountinfo, which is not ours
+        raise OptionError(_REMOUNT)
+    for option in every:
         name = _name(option)
         if name in _FUSE:
             options.add(option)
             names.add(name)
         elif name in _OURS:
             own[name.removesuffix("=")] = option.removeprefix(name)
-        elif name == "remount":
-            raise OptionError(_REMOUNT)
         elif name not in _FOREIGN and not name.startswith(_COMMENTS):
             raise OptionError(f"unknown option '{option}'")
     if "fsname=" not in names:

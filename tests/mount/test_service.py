@@ -54,8 +54,8 @@ def test_the_unit_is_well_formed(tmp_path: Path) -> None:
 # Each of these gives a service a mount namespace of its own, in which nobody else sees the mount
 # (systemd.exec(5)).
 UNSEEN = re.compile(
-    r"^(Private(Tmp|Devices|Mounts|IPC|Users)|Protect(System|Home|Proc|Kernel.*|ControlGroups)"
-    r"|ProcSubset|.*Paths|TemporaryFileSystem|Root(Directory|Image)|.*Images|DynamicUser"
+    r"^(Private(Tmp|Devices|Mounts|IPC|Network|Users)|Protect(System|Home|Proc|Kernel.*)"
+    r"|ProtectControlGroups|ProcSubset|.*Paths|TemporaryFileSystem|Root(Directory|Image)|.*Images|DynamicUser"
     r"|LogNamespace)=",
     re.MULTILINE,
 )
