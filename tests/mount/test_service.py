@@ -289,7 +289,7 @@ def test_it_is_not_ready_when_it_does_not_answer(
     faults = tmp_path / "handler"
     faults.write_text("getattr")
     script = Path(__file__).with_name("faulty_command.py")
-    command = ["env", f"NOTIFY_SOCKET={systemd.address}", sys.executable, script, faults]
+    command = ["env", f"NOTIFY_SOCKET={systemd.address}", sys.executable, str(script), str(faults)]
     log = tmp_path / "log"
     with (
         log.open("wb") as stderr,
