@@ -26,7 +26,7 @@ def acting_as(caller: Caller) -> Iterator[None]:
     The file system ids of this thread alone change (setfsuid(2), setfsgid(2)); while the uid is
     not 0, the kernel withholds the capabilities that override file permissions
     (capabilities(7)). The block must not wait for anything. Raises PermissionError when this
-    process may not change its groups.
+    process may not change its groups or its file system ids (CAP_SETGID, CAP_SETUID).
     """
     if caller.uid == os.geteuid() and caller.gid == os.getegid():
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import platform
@@ -110,9 +111,14 @@ def keep_freed_memory(size: int) -> None:
 
 
 def set_filesystem_ids(uid: int, gid: int) -> None:
-    """setfsgid(2) and setfsuid(2), of this thread alone; they report no failure."""
-    _library.setfsgid(gid)
-    _library.setfsuid(uid)
+    """setfsgid(2) and setfsuid(2), of this thread alone. Raises PermissionError.
+
+    They report no failure, but give the id that was set before; and -1 is never set.
+    """
+    for change, wanted in ((_library.setfsgid, gid), (_library.setfsuid, uid)):
+        change(wanted)
+        if change(-1) & 0xFFFFFFFF != wanted:
+            raise PermissionError(errno.EPERM, "this process may not act as others")
 
 
 def set_groups(groups: Collection[int]) -> None:

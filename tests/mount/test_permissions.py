@@ -156,6 +156,21 @@ def test_what_others_make_is_theirs(mount: Mount) -> None:
     assert nobody(mount, "rmdir sub").stderr.endswith(DENIED)
 
 
+@pytest.mark.parametrize("missing", ["setuid", "setgid"])
+def test_nothing_is_made_for_others_where_it_would_not_be_theirs(
+    mounter: Callable[..., Mount], missing: str
+) -> None:
+    """As in a container that keeps back a capability, where setfsuid(2) silently does nothing."""
+    mount = mounter(
+        "-o", "allow_other", command=["setpriv", f"--bounding-set=-{missing}", *COMMAND]
+    )
+    os.chmod(mount.source, 0o1777)
+    before = os.listdir(mount.source)
+    assert nobody(mount, "mkdir mine").stderr.endswith("Operation not permitted\n")
+    assert os.listdir(mount.source) == before
+    assert mount.sh("mkdir mine").code == 0
+
+
 def test_a_private_directory(mount: Mount) -> None:
     os.mkdir(mount.source / "private", 0o700)
     sample = mount.pin("private/sample", make_map())
