@@ -22,6 +22,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
+from fusefs.created import Created
 from fusefs.echoes import Echoes
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Listing
@@ -36,6 +37,7 @@ from fusefs.tree.node import (
     Node,
     Symlink,
     refusal,
+    wants_write,
 )
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ class Operations(pyfuse3.Operations):
         self._echoes = Echoes(mountpoint, self._inodes.node)
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
+        self._created = Created()
         self._next_handle = 1
         self._plain = plain_entry()
         # Those that watch what is looked up, by the directory.
@@ -145,7 +148,15 @@ class Operations(pyfuse3.Operations):
             return self._referred(before)
         for listing in self._listings.get(parent_inode, ()):
             listing.looked_up(child)
-        return self._referred(parent.lookup_by(child, _caller(ctx)))
+        try:
+            node = parent.lookup_by(child, _caller(ctx))
+        except FileNotFoundError:
+            if (created := self._created.find(parent_inode, name)) is None:
+                raise
+            entry = self._referred(created.node)
+            entry.entry_timeout = 0
+            return entry
+        return self._referred(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.
@@ -353,10 +364,26 @@ class Operations(pyfuse3.Operations):
         self._opened[fh] = inode
         return fh
 
+    def _open_created(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
+        """The same for one that somebody else may have created, and has not made yet. It is not
+        there for who reads; of those who write, any may make it."""
+        if inode not in self._created:
+            return self._open(inode, flags, ctx)
+        try:
+            return self._open(inode, flags | (os.O_CREAT if wants_write(flags) else 0), ctx)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            if not wants_write(flags):
+                raise refusal(errno.ENOENT) from error
+            self._created.end_all(inode)
+            raise
+
     def _close(self, fh: int) -> None:
         handle = self._file(fh)
         del self._handles[fh]
         self._opened.pop(fh).closed()
+        self._created.end(fh)
         self._polls.end(fh)
         handle.close()
 
@@ -365,7 +392,7 @@ class Operations(pyfuse3.Operations):
         known = self._inode(inode)
         await waiting.prepared(known.node)
         self._root.turn()
-        fh = self._open(known, flags, ctx)
+        fh = self._open_created(known, flags, ctx)
         try:
             # What the kernel still knows from the lookup may be another value's size.
             if known.tell(known.attributes()):
@@ -389,8 +416,9 @@ class Operations(pyfuse3.Operations):
             except BaseException:
                 self._close(fh)
                 raise
-            entry.entry_timeout = 0  # the name is there only once a value is
+            entry.entry_timeout = 0  # the name is listed only once a value is there
             inode.lookups += 1
+            self._created.add(fh, self._file(fh), parent_inode, name, inode)
         finally:
             self._inodes.release(inode)
         return FileInfo(fh=fh, direct_io=True, keep_cache=False), entry

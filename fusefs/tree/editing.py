@@ -72,6 +72,10 @@ class Editing(Handle):
         if opening.flags & os.O_TRUNC:
             self.truncate(0)
 
+    @property
+    def makes(self) -> bool:
+        return bool(self._opening.flags & os.O_CREAT)
+
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
             self._contents = self._file.render(self._object)

@@ -105,6 +105,11 @@ class Handle:
         """Whether `read` would give something now."""
         return True
 
+    @property
+    def makes(self) -> bool:
+        """Whether the file is not there before a value is written here."""
+        return False
+
     def read(self, offset: int, size: int) -> bytes | None:
         """Up to `size` bytes from `offset`; nothing at the end; None for "not yet, ask again",
         when there is an `awaited` descriptor after it can be read."""

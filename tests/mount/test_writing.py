@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.maps import HASHES, dump, make_map, u32, u64, value_of
 from support.mounting import Mount
+from support.waiting import eventually
 
 from fusefs.bpf.map import Map, MapType
 
@@ -230,3 +231,41 @@ def test_a_new_entry_that_was_removed_again_does_not_come_back(mounted: Mount, s
         with pytest.raises(FileNotFoundError):
             os.write(fd, b"6\n")
     assert dump(sample) == {u32(1): u64(500)}
+
+
+def test_a_created_entry_can_be_looked_at_before_it_has_a_value(
+    mounted: Mount, sample: Map
+) -> None:
+    """As sshfs does: it writes only to what it can look at (sshfs_open_common in sshfs.c)."""
+    path = mounted.path / "sample/entries/2"
+    with opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
+        assert path.stat().st_size == 0
+        assert os.listdir(path.parent) == ["1"]
+        with pytest.raises(FileNotFoundError):
+            path.read_text()
+    assert not path.exists()
+    assert dump(sample) == {u32(1): u64(500)}
+
+
+def test_a_created_entry_is_made_by_whoever_writes_first(mounted: Mount, sample: Map) -> None:
+    path = mounted.path / "sample/entries/2"
+    flags = os.O_WRONLY | os.O_CREAT
+    with opened(path, flags) as one:
+        with opened(path, flags | os.O_TRUNC) as other:
+            os.write(other, b"6\n")
+            assert path.read_text() == "6\n"
+        os.write(one, b"7\n")
+        assert path.read_text() == "7\n"
+        path.unlink()
+        assert not path.exists()
+
+
+def test_a_created_entry_of_a_map_that_was_replaced_holds_up_nobody(mounted: Mount) -> None:
+    path = mounted.path / "sample/entries/2"
+    mounted.pin("sample", make_map())
+    with opened(path, os.O_WRONLY | os.O_CREAT):
+        (mounted.source / "sample").unlink()
+        sample = mounted.pin("sample", make_map())
+        eventually("the new one is seen", lambda: os.listdir(path.parent) == [])
+        assert mounted.sh("echo 8 > sample/entries/2").code == 0
+    assert dump(sample) == {u32(2): u64(8)}
