@@ -99,7 +99,9 @@ class Following(Handle):
     """An open `records_pipe`: the one that its map has in this mount.
 
     Positions in the file say nothing but this: who goes back within what was read last, as tools do
-    that have read more than they need, is given that again.
+    that have read more than they need, is given that again; and who asks for what comes after what
+    is yet to be given is at the end, and consumes nothing. So do clients of sftp-server that have
+    asked for two pieces at once, and throw the second away when the first is short.
     """
 
     def __init__(self, file: RecordsPipe, bpf_map: Map, *, waits: bool) -> None:
@@ -126,6 +128,8 @@ class Following(Handle):
         return self._given < len(self._text) or self._front(1) is not None
 
     def read(self, offset: int, size: int) -> bytes | None:
+        if offset > self._start + self._given:
+            return b""
         if not self._start <= offset < self._start + len(self._text):
             if self._given < len(self._text):
                 self._start = offset - self._given  # somebody has sought: there is no gap in it

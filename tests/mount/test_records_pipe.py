@@ -166,6 +166,19 @@ def test_what_does_not_fit_in_a_read_stays_in_the_ring(made: Rings, small: Path)
         os.close(fd)
 
 
+def test_who_asks_for_what_comes_later_consumes_nothing(made: Rings, small: Path) -> None:
+    """As clients of sftp-server do, that throw the answer away when the one before it is short."""
+    made.put(b"a")
+    fd = os.open(small / "records_pipe", os.O_RDONLY)
+    try:
+        given = os.pread(fd, 4096, 0)
+        made.put(b"b")
+        assert os.pread(fd, 4096, 4096) == b""
+        assert given + os.pread(fd, 4096, len(given)) == hexed(b"a", b"b").encode()
+    finally:
+        os.close(fd)
+
+
 def test_consuming_at_full_rate_loses_none_and_repeats_none(mounted: Mount, made: Rings) -> None:
     number = made.get("sequence")
     with (
