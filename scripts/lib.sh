@@ -28,6 +28,18 @@ need_packages() {
         </dev/null >/dev/null
 }
 
+# The same for packages that bring services, which are not to start because of us: see invoke-rc.d(8).
+need_packages_of_services() {
+    local policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || { need_packages "$@"; return; }
+    (
+        trap 'rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        need_packages "$@"
+    )
+}
+
 update_package_lists() {
     [ -z "${package_lists_are_new-}" ] || return 0
     apt-get update -qq
