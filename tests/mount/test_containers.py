@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +12,9 @@ import pytest
 import yaml
 from support.containers import Container, container, shared_directory
 from support.maps import dump, make_map, pin, u32, u64
-from support.mounting import (
-    COMMAND,
-    mounted,
-    mounted_bpffs,
-    mounts_at,
-    temporary_directory,
-)
-from support.programs import load
+from support.mounting import mounts_at, temporary_directory
 from support.shell import Result, bash, run
+from support.unit import CAPABILITIES
 from support.users import NOBODY
 from support.waiting import eventually
 
@@ -82,9 +75,8 @@ def as_member(path: Path, line: str) -> Result:
     return run([*user, "bash", "-c", line], cwd=path)
 
 
-def test_the_docs_and_the_manifest_have_the_same_capabilities() -> None:
-    rows = re.findall(r"^\| `CAP_(\w+)` \|", (DOCS / "fleet.md").read_text(), re.MULTILINE)
-    assert {row.lower() for row in rows} == capabilities()
+def test_it_keeps_the_capabilities_of_the_service() -> None:
+    assert {f"CAP_{name.upper()}" for name in capabilities()} == {*CAPABILITIES}
 
 
 def test_the_manifest_shows_the_bpffs_of_the_host(bpffs: Path, outside: Path) -> None:
@@ -130,51 +122,3 @@ def test_without_the_pids_of_the_host_groups_do_not_count(bpffs: Path, outside: 
     with container(command(), volumes(bpffs, outside), ["--pid"]) as one:
         path = is_shown(outside, one)
         assert as_member(path, "mkdir new").stderr.endswith("Permission denied\n")
-
-
-# What each capability is for. That of `kill` is to end Graphviz, see fusefs/bpf/graphviz.py.
-USES = {
-    "chown": f"chown {NOBODY} sample && chown 0 sample",
-    "dac_override": "mkdir theirs/new && rmdir theirs/new",
-    "fowner": "chmod 711 theirs && chmod 700 theirs",
-    "sys_ptrace": "grep pid sample/info.json",
-    "syslog": "! grep 'the kernel hides it' program/jited",
-}
-ACTING = {"setuid", "setgid"}  # what they are for is in test_permissions.py
-
-
-def test_the_list_of_capabilities_is_whole() -> None:
-    assert {*USES, *ACTING, "sys_admin", "kill"} == capabilities()
-
-
-@pytest.fixture(scope="module")
-def several() -> Iterator[Path]:
-    """A bpffs with something of everybody."""
-    with mounted_bpffs() as bpffs:
-        bpffs.chmod(0o755)
-        held = make_map()
-        pin(bpffs / "sample", held)
-        pin(bpffs / "program", load())
-        for name, uid, gid, mode in (("theirs", NOBODY, NOBODY, 0o700), ("group", 0, GROUP, 0o770)):
-            (bpffs / name).mkdir()
-            os.chown(bpffs / name, uid, gid)
-            (bpffs / name).chmod(mode)
-        yield bpffs
-        held.close()
-
-
-@pytest.mark.parametrize("missing", [None, *USES])
-def test_what_a_capability_is_for(several: Path, missing: str | None) -> None:
-    kept = "".join(f",+{name}" for name in sorted(capabilities() - {missing}))
-    limited = ["setpriv", f"--bounding-set=-all{kept}", *COMMAND]
-    with mounted(several, ["-o", "allow_other"], limited) as mount:
-        fails = {name for name, line in USES.items() if mount.sh(line).code}
-    # Where a directory cannot be read, it is not known what is tied to any object.
-    also = {"sys_ptrace"} if missing == "dac_override" else set()
-    assert fails == ({missing} - {None}) | also
-
-
-def test_without_sys_admin_there_is_no_mount(several: Path, tmp_path: Path) -> None:
-    kept = "".join(f",+{name}" for name in (capabilities() - {"sys_admin"}) | {"bpf", "net_admin"})
-    result = run(["setpriv", f"--bounding-set=-all{kept}", *COMMAND, several, tmp_path, "-f"])
-    assert (result.code, "no permission for bpf(2)" in result.stderr) == (1, True), result

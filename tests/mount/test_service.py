@@ -21,23 +21,13 @@ from support.maps import make_map
 from support.mounting import COMMAND, Mount, mounts_at, temporary_directory, unmount
 from support.programs import load
 from support.shell import ENVIRONMENT, run
+from support.unit import CAPABILITIES, UNIT
 from support.users import NOBODY, nobody
 from support.waiting import eventually
 
 Mounter = Callable[..., Mount]
 
-DOCS = Path(__file__).parents[2] / "docs"
-UNIT = DOCS / "bpf-fusefs.service"
 TYPE = "fuse.bpf-fusefs"
-
-
-def settings(name: str) -> list[str]:
-    """What the unit sets a name to, word by word."""
-    lines = [line.partition("=") for line in UNIT.read_text().splitlines()]
-    return [word for key, _, value in lines if key == name for word in value.split()]
-
-
-CAPABILITIES = settings("CapabilityBoundingSet")
 
 
 # The file.
@@ -66,7 +56,7 @@ def test_the_mount_is_seen_by_others() -> None:
 
 
 def test_the_docs_have_each_capability() -> None:
-    rows = re.findall(r"^\| `(CAP_\w+)` \|", (DOCS / "service.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(CAP_\w+)` \|", UNIT.with_name("service.md").read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(CAPABILITIES)
 
 
