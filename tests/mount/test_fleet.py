@@ -102,6 +102,8 @@ def test_entries_are_read_set_made_moved_and_removed(there: Path, sample: Map) -
 def test_an_editor_saves(there: Path, sample: Map) -> None:
     assert sh(there, "vim -Nu NONE -es -c %s/101/303/ -c wq sample/entries/1").code == 0
     assert dump(sample) == {u32(1): u64(303)}
+    assert sh(there, "cd sample/entries; sed -i s/303/404/ 1; ls -A").stdout == "1\n"
+    assert dump(sample) == {u32(1): u64(404)}
 
 
 def test_changes_elsewhere_are_seen(there: Path, sample: Map) -> None:
