@@ -50,28 +50,35 @@ def split_options(given: Iterable[str], source: str) -> tuple[set[str], dict[str
     """What libfuse is to get of the options in `given`, each an option or a comma-separated list;
     and our own options by name.
 
-    The kernel always checks permissions, and the mount is named after its source. Raises
-    `OptionError`.
+    The kernel always checks permissions, and the mount is named after its source. Of options that
+    contradict each other the last counts. Raises `OptionError`.
     """
     own: dict[str, str] = {}
-    options = {"default_permissions", f"subtype={TYPE}"}
-    names = set()
+    # By what they are about: libfuse gets them in any order.
+    options = {"fsname": "fsname=" + _escaped(source), "subtype": f"subtype={TYPE}"}
     every = [option for text in given for option in text.split(",") if option]
     if "remount" in every:  # beside what it finds in /proc/self/mountinfo, which is not ours
         raise OptionError(_REMOUNT)
     for option in every:
         name = _name(option)
         if name in _FUSE:
-            options.add(option)
-            names.add(name)
+            options[_subject(name)] = option
         elif name in _OURS:
             own[name.removesuffix("=")] = option.removeprefix(name)
         elif name not in _FOREIGN and not name.startswith(_COMMENTS):
             raise OptionError(f"unknown option '{option}'")
-    if "fsname=" not in names:
-        # A comma in a value is escaped so for libfuse (fuse_opt_add_opt_escaped).
-        options.add("fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"))
-    return options, own
+    return {"default_permissions", *options.values()}, own
+
+
+def _subject(name: str) -> str:
+    """What an option that libfuse takes is about. Of those of one subject the last counts."""
+    subject = name.removesuffix("=").removeprefix("no")
+    return {"ro": "rw", "async": "sync"}.get(subject, subject)
+
+
+def _escaped(source: str) -> str:
+    """A comma in a value is escaped so for libfuse (fuse_opt_add_opt_escaped)."""
+    return source.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def choice(own: Mapping[str, str], name: str) -> str:

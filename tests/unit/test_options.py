@@ -57,6 +57,24 @@ def test_a_name_that_is_given_counts() -> None:
     assert split_options(["fsname=mine"], "source")[0] == ALWAYS | {"fsname=mine"}
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["rw,ro"], {"ro"}),
+        (["ro", "rw"], {"rw"}),
+        (["sync,async,exec,noexec"], {"async", "noexec"}),
+        (["noatime,nodiratime,atime"], {"atime", "nodiratime"}),
+        (["fsname=a,fsname=b"], {"fsname=b"}),
+        (["subtype=a", "subtype=b"], {"subtype=b"}),
+    ],
+)
+def test_the_last_of_those_that_contradict_each_other_counts(
+    given: list[str], expected: set[str]
+) -> None:
+    options = split_options(given, "source")[0]
+    assert options & set(",".join(given).split(",")) == expected
+
+
 # Our own.
 
 
