@@ -34,7 +34,7 @@ def files_below(*directories: str) -> Iterator[str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an sdist, and the wheel that was built from it."""
     path = tmp_path_factory.mktemp("built")
-    checked(sys.executable, "-m", "build", "--outdir", path, ROOT)
+    checked(sys.executable, "-m", "build", "--no-isolation", "--outdir", path, ROOT)
     return path
 
 
