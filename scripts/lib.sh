@@ -48,13 +48,24 @@ update_package_lists() {
 
 # bpftool: a package, but part of the kernel's tools on Ubuntu up to 24.04.
 need_bpftool() {
+    use_any_bpftool
     ! bpftool version >/dev/null 2>&1 || return 0
     update_package_lists
     if apt-cache policy bpftool | grep -q 'Candidate: [0-9]'; then
         need_packages bpftool
     else
         need_packages linux-tools-common linux-tools-generic
+        use_any_bpftool
     fi
+}
+
+# There the command is a script that insists on the tools of the running kernel; those of another
+# will do, as in a container.
+use_any_bpftool() {
+    local found
+    for found in /usr/lib/linux-tools/*/bpftool; do
+        [ ! -x "$found" ] || bpftool version >/dev/null 2>&1 || PATH=${found%/*}:$PATH
+    done
 }
 
 # The newest LLVM that there is, whose tools know the most of BPF: packages clang-N and llvm-N.
