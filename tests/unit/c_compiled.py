@@ -13,6 +13,8 @@ from fusefs.bpf.btf import Btf, Kind
 Qualifiers = tuple[str, ...]
 
 FLAGS = ["-Wall", "-Wextra", "-Werror", "-std=gnu11", "-ferror-limit=5"]
+# Ubuntu's clang 21 has something against -c beside -fsyntax-only.
+FLAGS += ["-Wno-unused-command-line-argument"]
 BPF = ["-target", "bpf", "-g", "-O2"]
 
 
