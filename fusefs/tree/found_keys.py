@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -40,8 +41,8 @@ class Piece:
 
 
 class FoundKeys(Alike):
-    """Keys of a map, which is open, and their names; their values are those of `piece`, from number
-    `at`."""
+    """Keys of a map, which is open as long as there are more of them, and their names; their values
+    are those of `piece`, from number `at`."""
 
     def __init__(
         self,
@@ -87,9 +88,16 @@ class FoundKeys(Alike):
             stride = keyed.view.stride
             value = piece.values[self._at * stride : (self._at + 1) * stride]
             if piece.late:
-                try:
-                    value = keyed.look(self._map, key)
-                except FileNotFoundError:
-                    raise gone() from None
+                value = self._look(key)
             keyed.note(node, value, piece.mtime_ns)
         return node
+
+    def _look(self, key: bytes) -> bytes:
+        """The value of a key now. Raises what `gone` makes."""
+        # A listing closes its map at its end, and may be asked for its last names once more.
+        ended = self._map.fd < 0
+        with self.origin.open() if ended else contextlib.nullcontext(self._map) as bpf_map:
+            try:
+                return self.origin.look(bpf_map, key)
+            except FileNotFoundError:
+                raise gone() from None

@@ -313,3 +313,15 @@ def test_a_small_buffer_while_others_change(mount: Mount) -> None:
                 made.delete(u32(2 * (number - 100) % COUNT))
     assert len(listed) == len(set(listed))
     assert set(range(1, COUNT, 2)) <= set(listed)
+
+
+def test_the_last_names_once_more(mount: Mount) -> None:
+    made = sample(mount)
+    with reading(entries(mount)) as reader:
+        before, *last = reader.rest()[-3:]
+        for name in last:
+            made.update(u32(int(name.name)), u64(1))
+        time.sleep(FRESH)  # until what was found is too old to be told
+        reader.seek(before.after)
+        assert [name.name for name in reader.rest()] == [name.name for name in last]
+        assert [(entries(mount) / name.name).stat().st_size for name in last] == [2, 2]
