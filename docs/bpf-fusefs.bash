@@ -3,7 +3,7 @@
 # and needs nothing but bash.
 
 # Mount options: with `=` those that have a value, and with each value those that have a few.
-_bpf_fusefs_options='by_id=hidden by_id=visible config= loop=fast loop=stock
+_bpf_fusefs_options='by_id=hidden by_id=visible config= requests=fast requests=stock
     ro rw allow_other allow_root auto_unmount default_permissions fsname= subtype=
     suid nosuid dev nodev exec noexec atime noatime diratime nodiratime sync async dirsync
     context= fscontext= defcontext= rootcontext='

@@ -213,7 +213,10 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
-        return [os.fsencode(name) for name in self._inode(inode).node.extended()]
+        node = self._inode(inode).node
+        if not node.has_listed_attributes:
+            raise refusal(errno.EOPNOTSUPP)
+        return [os.fsencode(name) for name in node.extended()]
 
     @request
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:

@@ -111,6 +111,11 @@ class Entry(ValueFile, KeyNode):
         key = to_text(self.view.key, self.key).rstrip().encode()
         return {KEY_ATTRIBUTE: key} if len(key) <= _LONGEST_ATTRIBUTE else {}
 
+    @property
+    def has_listed_attributes(self) -> bool:
+        # Of a key that the name tells, the attribute says nothing new.
+        return self.view.long_names and digest_of(self.name.removeprefix("entries/")) is not None
+
     def contents(self, obj: Object, flags: int) -> bytes:
         try:
             return self.render(obj)

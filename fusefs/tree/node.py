@@ -172,6 +172,15 @@ class Node(ABC):
         return {}
 
     @property
+    def has_listed_attributes(self) -> bool:
+        """Whether who asks for the names of its attributes is told those.
+
+        Else there is no such list, on which `ls -l` of coreutils from 9.6 on asks for no more in
+        the whole directory (file_has_aclinfo in gnulib): it would take several times as long.
+        """
+        return False
+
+    @property
     def sighting(self) -> Sighting | None:
         """What was last seen of its contents, if that is kept."""
         return None

@@ -30,7 +30,7 @@ CALLED: dict[str, tuple[object, str]] = {
     "setattr": (fusefs.tree.mirror.Mirror, "change"),
     "readlink": (fusefs.tree.mirror.MirrorLink, "target"),
     "getxattr": (fusefs.tree.entries.Entry, "extended"),
-    "listxattr": (fusefs.tree.entries.Entry, "extended"),
+    "listxattr": (fusefs.operations, "refusal"),
     "statfs": (fusefs.tree.mirror.Mirror, "statvfs"),
     "mkdir": (fusefs.tree.mirror.Mirror, "mkdir"),
     "mknod": (fusefs.operations, "refusal"),

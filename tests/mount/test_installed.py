@@ -20,6 +20,7 @@ ROOT = Path(fusefs.__file__).parent.parent
 NAME = f"bpf_fusefs-{fusefs.__version__}"
 MANUAL = "share/man/man8/bpf-fusefs.8"
 COMPLETION = "share/bash-completion/completions/bpf-fusefs"
+UNIT = "lib/systemd/system/bpf-fusefs.service"
 
 
 def files_below(*directories: str) -> Iterator[str]:
@@ -63,7 +64,7 @@ def test_the_wheel_has_the_package_and_what_belongs_to_a_command(built: Path) ->
     about = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"]
     assert sorted(names) == sorted(
         [f"{NAME}.dist-info/{name}" for name in about]
-        + [f"{NAME}.data/data/{name}" for name in (MANUAL, COMPLETION)]
+        + [f"{NAME}.data/data/{name}" for name in (MANUAL, COMPLETION, UNIT)]
         + list(files_below("fusefs"))
     )
     assert "\nLicense-Expression: MIT\n" in metadata
