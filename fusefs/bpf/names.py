@@ -129,3 +129,8 @@ def flag_names(enumeration: Enumeration, flags: int) -> list[str | int]:
     """The names of the bits that are set in `flags`, lowest first."""
     bits = (1 << n for n in range(flags.bit_length()) if flags >> n & 1)
     return [name_of(enumeration, bit) for bit in bits]
+
+
+def number_of(enumeration: Enumeration, name: str) -> int | None:
+    """The number of a name that `name_of` gives; None for one that this kernel does not have."""
+    return next((number for number, other in _names(enumeration).items() if other == name), None)

@@ -1,4 +1,4 @@
-"""The files that the directory of a BTF object has."""
+"""The files that the directory of a BTF object has, and the `btf` of a map."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Handle, Node, Opening
 from fusefs.tree.subject import Subject
 from fusefs.tree.types_file import comment
+from fusefs.tree.values import as_map
 
 # The header of the kernel's types has this guard, which libbpf's headers look for: bpf_tracing.h
 # has other names for registers then.
@@ -45,13 +46,32 @@ class Blob(ObjectFile):
 
     def attributes(self) -> Attributes:
         attributes = self.basics(self.subject.status())
-        with self.subject.open() as obj:
-            attributes.size = as_btf(obj).info.btf_size
+        with self.blob() as btf:
+            attributes.size = btf.info.btf_size
         return attributes
+
+    def blob(self) -> BtfObject:
+        """The BTF object, open."""
+        return as_btf(self.subject.open())
 
     def open(self, flags: int, caller: Caller) -> Handle:
         self.admit(Opening(flags, caller))
-        return BlobReading(as_btf(self.subject.open()))
+        return BlobReading(self.blob())
+
+
+class BlobOfMap(Blob):
+    """A map's `btf`: all types that its loader gave the kernel, with which it can be made anew. It
+    is root's, as BTF objects are: the kernel gives them to nobody else by their ids."""
+
+    __slots__ = ()
+
+    @property
+    def roots(self) -> bool:
+        return True
+
+    def blob(self) -> BtfObject:
+        with self.subject.open() as obj:
+            return BtfObject.from_id(as_map(obj).info.btf_id)
 
 
 class BlobReading(Handle):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -17,6 +19,7 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.jsontext import Json, to_json
 from fusefs.tree.link_info import describe_link
+from fusefs.tree.map_types import Shape
 from fusefs.tree.map_view import MapView
 
 Info = dict[str, Json]
@@ -69,9 +72,31 @@ def _map(bpf_map: Map, view: MapView | None, *, frozen: bool) -> Info:
     fields["type"] = kind
     fields["map_flags"] = list(names.flag_names(names.MAP_FLAGS, info.map_flags))
     fields["frozen"] = frozen
+    if inner := _inner(bpf_map, view):
+        fields["inner_map"] = inner
     if frozen and (digest := bpf_map.sha256()):
         fields["hash"] = digest.hex()
     return fields
+
+
+# What the maps in a map of maps have in common (bpf_map_meta_equal in kernel/bpf/map_in_map.c).
+_INNER = ("key_size", "value_size", "max_entries", "map_extra")
+
+
+def _inner(bpf_map: Map, view: MapView | None) -> Info | None:
+    """What a map in this map of maps is like. The kernel does not tell which it was made for: one
+    that is in it is an example, and there is none in an empty one."""
+    if not view or not view.traits or view.traits.shape != Shape.MAPS:
+        return None
+    with contextlib.suppress(FileNotFoundError):  # it was taken out meanwhile
+        for batch in bpf_map.batches():
+            for _key, value in batch.pairs(bpf_map.key_size, bpf_map.stride):
+                with Map.from_id(int.from_bytes(value, sys.byteorder)) as inner:
+                    flags = names.flag_names(names.MAP_FLAGS, inner.info.map_flags)
+                    kind: Info = {"type": names.name_of(names.MAP_TYPE, inner.info.type)}
+                    sizes = {name: getattr(inner.info, name) for name in _INNER}
+                    return kind | sizes | {"map_flags": [*flags]}
+    return None
 
 
 def _program(program: Program) -> Info:

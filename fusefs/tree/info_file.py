@@ -17,11 +17,12 @@ from fusefs.tree.related import related
 # For its size in a listing it may be so many seconds since what uses what was looked at.
 _AGE = 1.0
 _NOT_SHOWN = "not shown: others than root may read this; for root, .by-id/ has it"
-# What bpf(2) tells of a program, or of where a kernel function is, to who has all rights.
+# What bpf(2) tells of a program, of where a kernel function is, or of the maps in a map to who has
+# all rights.
 _FOR_ROOT = frozenset(
     {"jited_prog_len", "xlated_prog_len", "jited_func_lens", "prog_tags", "nr_jited_ksyms",
      "nr_jited_func_lens", "nr_func_info", "nr_line_info", "nr_jited_line_info", "nr_prog_tags",
-     "addr", "addrs"}
+     "addr", "addrs", "inner_map"}
 )  # fmt: skip
 _NOT_KNOWN = "not known: this process may not go through the objects of the kernel"
 

@@ -17,16 +17,17 @@ from fusefs.tree.built_in import key_codec, value_codec
 class MapBtf:
     """What the BTF of a map says of it. The BTF itself is read when it is needed.
 
-    `key_type` and `value_type` are C types, or None without BTF; `problem` says why there is
-    none although the map has BTF. `section` is the name of the data section that the value is, or
-    None.
+    `id` is that of its BTF object, 0 without any. `key_type` and `value_type` are C types, or None
+    without BTF; `problem` says why there is none although the map has BTF. `section` is the name of
+    the data section that the value is, or None.
     """
 
     def __init__(self, bpf_map: Map, files: Sequence[Btf] = ()) -> None:
         """`files` are searched for types, after the map's own BTF, or that of programs that use the
         map if it has none, and the kernel's."""
         info = bpf_map.info
-        self._ids = info.btf_id, info.btf_vmlinux_id
+        self.id: int = info.btf_id
+        self._kernel_id: int = info.btf_vmlinux_id
         self._map_id: int = info.id
         self._files = files
         self.key_type: str | None = None
@@ -65,11 +66,11 @@ class MapBtf:
 
     def own(self) -> Btf | None:
         """The map's own BTF, or None without any. Raises BtfError."""
-        return _by_id(self._ids[0])
+        return _by_id(self.id)
 
     def kernel(self) -> Btf | None:
         """The BTF that the value's type is in, where that is not the map's own."""
-        return _by_id(self._ids[1]) if self.kernel_value_id else None
+        return _by_id(self._kernel_id) if self.kernel_value_id else None
 
     def find(self, kind: Kind, name: str) -> tuple[Btf, int] | None:
         """The type of this kind and name, and the BTF that it is in. Raises BtfError."""
@@ -81,7 +82,7 @@ class MapBtf:
 
     def _blobs(self) -> Iterator[Btf | None]:
         yield self.own()
-        if not self._ids[0]:  # loaders give rings none, as the kernel takes none for some types
+        if not self.id:  # loaders give rings none, as the kernel takes none for some types
             yield from map(_by_id, _of_programs(self._map_id))
         yield kernel_btf()
         yield from self._files

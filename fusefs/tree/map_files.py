@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 
+from fusefs.tree.btf_files import BlobOfMap
 from fusefs.tree.cgroup_slots import CgroupArray
 from fusefs.tree.controls import FormatFile, Frozen
 from fusefs.tree.entries import Entries, KeyedMap
@@ -103,6 +104,8 @@ def map_files(finder: Finder, found: Found) -> dict[str, Node]:
     assert view  # it is a map
     names = FILES[view.traits.shape] if view.traits else ()
     files: dict[str, Node] = {"types.h": TypesFile(found), "frozen": Frozen(subject, view)}
+    if view.btf.id:
+        files["btf"] = BlobOfMap(subject)
     files |= {name: _MAKERS[name](finder, subject, view) for name in names}
     if has_variables(view):
         files["vars"] = Variables(finder)
