@@ -27,9 +27,11 @@ DEFAULT_SOURCE = "/sys/fs/bpf"
 # Another name for it, as in mount(8)'s tables, for fstab: systemd takes a source that begins with
 # /sys for a device, and waits for it in vain.
 _SOURCE_IN_FSTAB = "bpf"
+RESTORE = "restore"
 
 _HELP = f"""\
 usage: {TYPE} [SOURCE] MOUNTPOINT [-o OPTIONS] [-f] [-d]
+       {TYPE} restore [-p] [--force] DIR [BPFFS]
 
 Show the BPF maps, programs and links that are pinned in the bpffs SOURCE
 ({DEFAULT_SOURCE} unless it is given, or called '{_SOURCE_IN_FSTAB}') as directories of
@@ -47,6 +49,7 @@ readable text.
   --version    say the version
   --help       say this
 
+restore makes maps anew from a copy of a mount: see '{TYPE} restore --help'.
 Unmount with 'umount MOUNTPOINT' or 'fusermount3 -u MOUNTPOINT'.
 Exit status: 0 mounted, and with -f unmounted; 1 it cannot be mounted;
 2 the command line is wrong.
@@ -79,7 +82,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Returns when it is mounted, or with `-f` unmounted; else SystemExit."""
-    given = _parser().parse_intermixed_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == [RESTORE]:
+        from fusefs.restore.command import main as restore  # noqa: PLC0415 - it needs no mount
+
+        restore(words[1:])
+        return
+    given = _parser().parse_intermixed_args(words)
     paths = given.paths
     if len(paths) not in (1, 2):
         wanted = "a MOUNTPOINT is missing" if not paths else "too many arguments"
