@@ -8,9 +8,9 @@ import struct
 import sys
 from types import FrameType
 
-from btf_strategies import Sample, contents, samples
 from hypothesis import given
 from hypothesis import strategies as st
+from support.btf_strategies import Sample, contents, samples
 
 from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_build import BtfBuilder

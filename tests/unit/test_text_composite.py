@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from btf_strategies import Member
+from support.btf_strategies import Member
 
 from fusefs.bpf.btf import Btf, Kind
 from fusefs.bpf.btf_build import BtfBuilder

@@ -8,9 +8,9 @@ from random import Random
 from typing import NoReturn
 
 import pytest
-from btf_strategies import Compiled, Sample, compiled, contents, samples
 from hypothesis import given
 from hypothesis import strategies as st
+from support.btf_strategies import Compiled, Sample, compiled, contents, samples
 
 from fusefs.bpf.btf import BtfError, kernel_btf
 from fusefs.text.arrays import PerCpu

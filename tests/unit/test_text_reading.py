@@ -6,9 +6,9 @@ import struct
 import sys
 
 import pytest
-from btf_strategies import Sample, contents, samples
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.btf_strategies import Sample, contents, samples
 
 from fusefs.bpf.btf import Btf
 from fusefs.bpf.btf_build import BtfBuilder

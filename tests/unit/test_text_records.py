@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from btf_strategies import Sample, contents, samples
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.btf_strategies import Sample, contents, samples
 
 from fusefs.bpf.btf import Btf, Kind
 from fusefs.bpf.btf_build import BtfBuilder

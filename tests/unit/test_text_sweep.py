@@ -11,10 +11,10 @@ from random import Random
 
 import ijson
 import pytest
-from btf_strategies import Compiled, compiled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reference import agrees, decode, read
+from support.btf_strategies import Compiled, compiled
 
 from fusefs.text.codec import Codec
 from fusefs.text.errors import Incomplete, Refused
