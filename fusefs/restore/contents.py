@@ -56,8 +56,8 @@ _LEFT_EMPTY: Mapping[Shape, str] = {
     Shape.NOTHING: "what was in it could not be read",
 }
 _UNLISTED = frozenset(
-    {Shape.OF_INODES, Shape.OF_SOCKETS, Shape.RECORDS, Shape.USER_RECORDS, Shape.BLOOM,
-     Shape.NOTHING}
+    {Shape.CGROUPS, Shape.OF_INODES, Shape.OF_SOCKETS, Shape.RECORDS, Shape.USER_RECORDS,
+     Shape.BLOOM, Shape.NOTHING}
 )  # fmt: skip
 _ORDER = sys.byteorder
 _OF_CGROUPS = "its entries come when programs are attached to cgroups"
@@ -140,9 +140,9 @@ class Filling:
         assert isinstance(count, Count)
         has = int(b"".join(count.stream(self._map)))
         told = self._copy.text("count").strip()
-        words = _entries(has) if has == source.count else f"{source.count} of {_entries(has)} set"
+        words = _entries(has) if has == source.count else f"{source.count} of {_entries(has)}"
         if has < source.count:
-            words = f"{_entries(has)} of {source.count} in the copy"
+            words = f"{_entries(has)}, of {source.count} in the copy"
         if told and told != str(source.count):
             words += f", though its count says {told}"
         return words

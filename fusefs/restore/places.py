@@ -44,7 +44,7 @@ class Places:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno == errno.EPERM and "." in name:  # the answer for any such name
+            if error.errno == errno.EPERM and "." in "".join(what.names):  # as of any such name
                 return None
             raise self._failed(what, error) from None
 
@@ -114,5 +114,6 @@ class Places:
             parent.chmod(name, stat.S_IMODE(status.st_mode) & bits)
 
     def _failed(self, what: Copied, error: OSError) -> Failed:
-        where = {errno.ELOOP: "a symbolic link is on the way", errno.ENOTDIR: "a pin is on the way"}
-        return Failed(what.path, where.get(error.errno or 0) or f"cannot pin: {reason_of(error)}")
+        if error.errno == errno.ENOTDIR:
+            return Failed(what.path, "what is on the way is no directory")
+        return Failed(what.path, f"cannot pin: {reason_of(error)}")

@@ -14,7 +14,10 @@ from fusefs.text.jsontext import Json
 NUMA_NODE = 1 << 2  # BPF_F_NUMA_NODE, linux/bpf.h
 _RDONLY_PROG = 1 << 7  # BPF_F_RDONLY_PROG
 # The kernel sets flags itself that it does not take (dev_map_init_map in kernel/bpf/devmap.c).
-_SET_BY_KERNEL: Mapping[int, int] = {MapType.DEVMAP: _RDONLY_PROG, MapType.DEVMAP_HASH: _RDONLY_PROG}
+_SET_BY_KERNEL: Mapping[int, int] = {
+    MapType.DEVMAP: _RDONLY_PROG,
+    MapType.DEVMAP_HASH: _RDONLY_PROG,
+}
 _LONGEST_NAME = 15  # BPF_OBJ_NAME_LEN, with its NUL
 # Numbers that the kernel takes when it makes a map, and how many bits each has.
 _NUMBERS = {

@@ -176,8 +176,8 @@ each_type = pytest.mark.parametrize("kind", MapType, ids=lambda kind: kind.name.
 
 @each_type
 def test_the_files_that_a_type_has(mounted: Mount, shop: Workshop, kind: MapType) -> None:
-    mounted.pin("sample", shop.sample(kind))
-    wanted = COMMON | set(FILES[MAP_TYPES[kind].shape])
+    sample = mounted.pin("sample", shop.sample(kind))
+    wanted = COMMON | set(FILES[MAP_TYPES[kind].shape]) | ({"btf"} if sample.info.btf_id else set())
     assert set(os.listdir(mounted.path / "sample")) == wanted - UNLISTED
     assert all((mounted.path / "sample" / name).exists() for name in wanted)
     info = json.loads((mounted.path / "sample/info.json").read_text())

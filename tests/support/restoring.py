@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fusefs.bpf.bpffs import Directory
 from fusefs.bpf.map import Map
 from fusefs.restore.command import main
 from fusefs.tree.map_view import MapView
-from support.maps import dump
-from support.mounting import Mount
+from support.maps import dump, make_map, u32
+from support.mounting import Mount, empty
 from support.shell import Result
+from support.waiting import eventually
 
 # How a directory of a mount is copied into another.
 TOOLS = {
@@ -26,8 +29,12 @@ TOOLS = {
     "tar": "tar --xattrs --warning=no-file-changed --exclude push -c {source} | "
     "tar --xattrs --xattrs-include='*' -x -C {copy}",
 }
-# What is told of a map that is another when it is made anew, and who has it open: a test does.
-_ANOTHER = {"id", "btf_id", "pins", "related", "inner_map_ids", "outer_map_ids", "memlock", "holders"}
+# What is told of a map that is another when it is made anew, or of what is tied to it.
+_ANOTHER = frozenset(
+    {"id", "btf_id", "memlock", "related", "pins", "holders", "prog_ids", "link_ids",
+     "outer_map_ids", "inner_map_ids", "target_prog_ids", "owner_prog_type", "owner_jited"}
+)  # fmt: skip
+OURS = f"test_{os.getpid()}"  # a name for maps that others who run tests do not give to theirs
 _ID = re.compile(r"map \d+|BPF_MAP_\d+_TYPES_H")
 
 
@@ -83,9 +90,54 @@ def contents(bpf_map: Map) -> dict[bytes, bytes]:
 
 def pinned(path: Path) -> Map:
     """The map that is pinned there."""
-    from fusefs.bpf.bpffs import Directory  # noqa: PLC0415
-
     parent = Directory(str(path.parent))
     found = parent.open_pin(path.name, parent.stat(path.name).st_ino)
     assert isinstance(found, Map)
     return found
+
+
+def ours() -> int:
+    """How many maps of that name the kernel has."""
+    count = 0
+    for map_id in Map.ids():
+        with contextlib.suppress(FileNotFoundError), Map.from_id(map_id) as bpf_map:
+            count += bpf_map.info.name == OURS.encode()
+    return count
+
+
+def config(mounted: Mount, copies: Path, tool: str = "cp -r") -> Path:
+    """The copy of a pin `fw/config`, which is gone; where it is."""
+    (mounted.source / "fw").mkdir()
+    with mounted.pin("fw/config", make_map(value="config", max_entries=8, name=OURS)) as made:
+        for number in range(3):
+            made.update(u32(number), bytes([1, 0, 0, 0, number, *bytes(23)]))
+    copied(mounted, "fw", tool, copies)
+    empty(mounted)
+    eventually("the map is gone", lambda: ours() == 0)  # the mount keeps it open for a moment
+    return copies / "fw/config"
+
+
+def replace(file: Path, text: str | bytes) -> None:
+    """Give a file other contents; it may be read-only, and may not be there."""
+    file.unlink(missing_ok=True)
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def edited(**fields: object) -> Callable[[Path], None]:
+    """Writes other fields to `info.json`; those that are None go."""
+
+    def edit(copy: Path) -> None:
+        file = copy / "info.json"
+        info = {**json.loads(file.read_text()), **fields}
+        replace(
+            file, json.dumps({name: value for name, value in info.items() if value is not None})
+        )
+
+    return edit
+
+
+def second_line(copy: Path) -> None:
+    """Writes nonsense in the second line of `entries.jsonl`."""
+    file = copy / "entries.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    replace(file, lines[0] + re.sub("MODE_[A-Z]+", "MODE_WACHT", lines[1]) + lines[2])
