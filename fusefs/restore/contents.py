@@ -59,6 +59,7 @@ _UNLISTED = frozenset(
     {Shape.CGROUPS, Shape.OF_INODES, Shape.OF_SOCKETS, Shape.RECORDS, Shape.USER_RECORDS,
      Shape.BLOOM, Shape.NOTHING}
 )  # fmt: skip
+_TAKING = frozenset({Shape.VALUES, Shape.MAPS, Shape.DEVICES, Shape.CPUS})
 _ORDER = sys.byteorder
 _OF_CGROUPS = "its entries come when programs are attached to cgroups"
 
@@ -95,6 +96,12 @@ class Filling:
         self.view: MapView = found.view
         self._files = map_files(finder, found)
         self._caller = Caller(os.geteuid(), os.getegid())
+
+    @property
+    def takes_entries(self) -> bool:
+        """Whether there is something that could be put in."""
+        traits = self.view.traits
+        return bool(traits and traits.shape in _TAKING and not (traits.unmade or traits.unset))
 
     def fill(self, inner: Inner) -> Outcome:
         """Put in what was in it; `inner` gives the maps in the slots of a map of maps."""
@@ -179,7 +186,7 @@ class Filling:
                 done += 1
             except Failed as failed:
                 left_out.append(Failed(where, f"left out: {failed.reason}"))
-            except (Refused, ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise Failed(where, f"it is no entry ({error})") from None
         return _slots_done(done, source.count, left_out)
 

@@ -85,9 +85,12 @@ class Pins:
         with self._places.open(copy) as bpf_map:
             if difference := copy.definition().difference(bpf_map):
                 raise Failed(copy.path, f"another map is there: {difference}")
+            filling = self._filling(copy, bpf_map)
+            if not filling.takes_entries:
+                return _LEFT_ALONE
             if bpf_map.frozen():
                 raise Failed(copy.path, "the map that is there is frozen")
-            outcome = self._filling(copy, bpf_map).fill(self._inner_of(copy))
+            outcome = filling.fill(self._inner_of(copy))
         return Outcome(f"set, {outcome.words}", outcome.left_out)
 
     def _map(self, copy: Copy) -> tuple[Map, _Made]:

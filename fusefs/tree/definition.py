@@ -28,10 +28,10 @@ _NUMBERS = {
     "btf_id": 32,
     "btf_key_type_id": 32,
     "btf_value_type_id": 32,
+    "ifindex": 32,  # of a network card that the map is in
 }
 _MAY_LACK = frozenset({"map_extra"})  # kernels before 5.16 have none
-_NOT_OF_EXAMPLES = frozenset({"btf_id", "btf_key_type_id", "btf_value_type_id"})
-_DEVICES = "ifindex"  # of a map that is in a network card
+_NOT_OF_EXAMPLES = frozenset({"btf_id", "btf_key_type_id", "btf_value_type_id", "ifindex"})
 # What the kernel means when it makes no map (map_create in kernel/bpf/syscall.c).
 _REASONS = {
     errno.EINVAL: "the kernel makes no map of this type with these sizes, flags and types",
@@ -70,6 +70,10 @@ class Definition:
 
     def make(self, btf: BtfObject | None = None, inner: Map | None = None) -> Map:
         """Make the map, empty. Raises `Unmakable`."""
+        if self.type == MapType.STRUCT_OPS:
+            raise Unmakable("a struct_ops map is its loader's to make, and to register")
+        if self["ifindex"]:
+            raise Unmakable("it was in a network card, and is its loader's to make")
         try:
             return Map.create(
                 self.type,
@@ -102,18 +106,13 @@ class Definition:
 
 def definition(info: Mapping[str, Json], *, inner: bool = False) -> Definition:
     """What a map is made with, of which `info.json` tells. Raises `Unmakable` when that is
-    nonsense, or when no such map is for us to make. `inner` is for an example of others."""
-    kind = _number(names.MAP_TYPE, "type", info.get("type"))
-    if kind == MapType.STRUCT_OPS:
-        raise Unmakable("a struct_ops map is its loader's to make, and to register")
-    if info.get(_DEVICES):
-        raise Unmakable("it was in a network card, and is its loader's to make")
+    nonsense. `inner` is for an example of others."""
     example = info.get("inner_map")
     if example is not None and (inner or not isinstance(example, dict)):
         raise _wrong("inner_map", example)
     lacking = _NOT_OF_EXAMPLES if inner else _MAY_LACK
     return Definition(
-        type=kind,
+        type=_number(names.MAP_TYPE, "type", info.get("type")),
         name="" if inner else _name(info),
         flags=_flags(info),
         frozen=info.get("frozen") is True,

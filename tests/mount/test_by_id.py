@@ -48,7 +48,7 @@ def test_a_map_that_is_pinned_nowhere(mounted: Mount) -> None:
         assert (path / "entries/2").read_text() == '"0x7"\n'
         assert json.loads((path / "info.json").read_text())["id"] == made.info.id
         assert mounted.sh(f"cd {path}; ls; stat -c '%A %U' . info pin").stdout.splitlines() == [
-            "count", "entries", "entries.jsonl", "error_log", "format", "frozen",
+            "btf", "count", "entries", "entries.jsonl", "error_log", "format", "frozen",
             "info", "info.json", "pin", "types.h", "drwx------ root", "-r-------- root",
             "--w------- root",
         ]  # fmt: skip
