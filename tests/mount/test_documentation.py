@@ -1,0 +1,114 @@
+"""The documentation tells the truth: its commands are run, and print what it shows.
+
+`support/documentation.py` has how pages are written.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support.documentation import (
+    ROOT,
+    Block,
+    Command,
+    blocks,
+    commands,
+    difference,
+    outside_of_blocks,
+    pages,
+    run,
+)
+
+# What is in a block, by the language that it is said to be in.
+_LANGUAGES = frozenset("console text toml c json jsonl ebnf ini sh systemd yaml".split())
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]+)(?:#[^)]*)?\)")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _not_run() -> list[Block]:
+    return [block for page in pages() for block in blocks(page) if block.why_not_run is not None]
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if commands(page)], ids=_name)
+def test_commands_print_what_is_shown(page: Path) -> None:
+    shown = commands(page)
+    printed, log = run(shown)
+    differences = [
+        found
+        for command, lines in zip(shown, printed, strict=False)
+        if (found := difference(command, lines))
+    ]
+    if len(printed) < len(shown):
+        command = shown[len(printed)]
+        differences.append(f"{command.where}: # {command.text}\nnothing was run from here on")
+    assert not differences, "\n\n" + "\n\n".join(differences)
+    assert "Traceback" not in log, log
+
+
+@pytest.mark.parametrize("block", _not_run(), ids=lambda b: f"{b.where} {b.why_not_run}")
+def test_what_is_not_run_has_a_reason(block: Block) -> None:
+    assert len((block.why_not_run or "").split()) > 1, f"{block.where}: say why"
+
+
+@pytest.mark.parametrize("page", pages(), ids=_name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    unknown = [block.where for block in blocks(page) if block.language not in _LANGUAGES]
+    assert not unknown
+    odd = [
+        block.where
+        for block in blocks(page)
+        if block.language == "console"
+        and block.why_not_run is None
+        and block.remark not in ("", "any-order")
+    ]
+    assert not odd
+    # An indented command would not be run.
+    indented = [line for line in outside_of_blocks(page) if re.match(r" {4,}[#$] ", line[1])]
+    assert not indented
+
+
+@pytest.mark.parametrize("page", pages(), ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [
+        target for _number, line in outside_of_blocks(page) for target in _LINK.findall(line)
+    ]
+    missing = [
+        target for target in targets if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "shown, printed, alike",
+    [
+        (["id: 259737"], ["id: 3"], True),
+        (["id: 259737"], ["id: none"], False),
+        (["22"], ["23"], False),
+        (["[22, 22]"], ["[22, 22, 22, 22]"], True),
+        (["a  b"], ["a b"], True),
+        (["total 4", "-r-------- 1 root root 403 Nov 26 21:23 info"],
+         ["total 0", "-r--------  1 root  root    7 Dec  1 00:00 info"], True),
+        (["-r-------- 1 root root 403 Nov 26 21:23 info"],
+         ["-rw------- 1 root root 403 Nov 26 21:23 info"], False),
+        (["a", "…", "d"], ["a", "b", "c", "d"], True),
+        (["a", "…"], ["a"], True),
+        (["a … d"], ["a b c d"], True),
+        (["a"], ["a", "b"], False),
+        (["a", "b"], ["a"], False),
+        (["bash: echo: write error"], ["bash: line 12: echo: write error"], True),
+        (["x -> ../.by-id/maps/25"], ["x -> ../.by-id/maps/1234"], True),
+    ],
+)  # fmt: skip
+def test_the_comparison_itself(shown: list[str], printed: list[str], alike: bool) -> None:
+    """It is the measure of all else here."""
+    assert (difference(Command("here:1", "it", tuple(shown)), printed) == "") is alike
+    mixed = Command("here:1", "it", ("a", "b"), any_order=True)
+    assert not difference(mixed, ["b", "a"])
+    assert difference(mixed, ["b", "b"])
+    assert difference(mixed, ["a"])
+    assert difference(mixed, ["a", "b", "b"])
