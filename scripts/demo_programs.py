@@ -6,7 +6,7 @@ __u64 *packets = bpf_map_lookup_elem(&drops, &queue);     and so on: see `_COUNT
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fusefs.bpf.bpffs import Directory
@@ -137,6 +137,22 @@ def _list_maps(offsets: dict[str, int]) -> list[Statement]:
     ]
 
 
+def _list_names(offsets: dict[str, int]) -> list[Statement]:
+    print_it = (
+        load_bytes(1, b"%s\n".ljust(8, b"\0")) + store64(10, -16, 1)
+        + move(1, 7) + add_number(1, offsets["name"]) + store64(10, -8, 1)
+        + move(1, 6) + move(2, 10) + add_number(2, -16) + move_number(3, len(b"%s\n") + 1)
+        + move(4, 10) + add_number(4, -8) + move_number(5, 8) + call(SEQ_PRINTF)
+    )  # fmt: skip
+    return [
+        Statement("    struct seq_file *seq = ctx->meta->seq;", load64(6, 1, 0) + load64(6, 6, 0)),
+        Statement("    struct bpf_map *map = ctx->map;", load64(7, 1, 8)),
+        Statement("    if (map)", skip_if_zero(7, len(print_it) // 8)),
+        Statement('        BPF_SEQ_PRINTF(seq, "%s\\n", map->name);', print_it),
+        Statement("    return 0;", move_number(0, 0) + EXIT),
+    ]
+
+
 def load(
     kind: int,
     name: str,
@@ -205,10 +221,25 @@ def pin_programs(directory: Directory, there: set[str]) -> None:
             stages.update(bytes(4), struct.pack("=I", count.fd))
             for name, made in {"count": count, "stages": stages, "dispatch": dispatch}.items():
                 directory.pin(name, made)
-    if "list_maps" not in there and (found := _map_offsets()):
-        function, offsets = found
-        with load(
-            TRACING, "list_maps", "bpf_iter__bpf_map", _list_maps(offsets),
-            attach_type=TRACE_ITER, attach_btf_id=function,
-        ) as program, Link.create(program, TRACE_ITER) as link:  # fmt: skip
+    if "list_maps" not in there and (program := _iterator("list_maps", _list_maps)):
+        with program, Link.create(program, TRACE_ITER) as link:
             directory.pin("list_maps", link)
+
+
+def _iterator(
+    name: str, statements: Callable[[dict[str, int]], list[Statement]]
+) -> Program | None:
+    """A program for an iterator over maps; None where the kernel does not tell what it needs."""
+    found = _map_offsets()
+    if not found:
+        return None
+    function, offsets = found
+    return load(
+        TRACING, name, "bpf_iter__bpf_map", statements(offsets),
+        attach_type=TRACE_ITER, attach_btf_id=function,
+    )  # fmt: skip
+
+
+def list_names() -> Program | None:
+    """A program that `list_maps` can be given in place of its own: it prints names alone."""
+    return _iterator("list_names", _list_names)

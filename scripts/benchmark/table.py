@@ -84,7 +84,7 @@ def number(value: float | None) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table, to be read as it is and in a README; notes follow it."""
+    """The table, to be read as it is and on a page of docs; notes follow it."""
     cells = [_HEAD, *(row.cells() for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,17 @@ from support.documentation import (
     pages,
     run,
 )
+from support.shell import checked
+
+from fusefs.bpf.bpffs import Directory
+from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.map import MapType
+from fusefs.tree.by_id import IdPlace
+from fusefs.tree.context import Context
+from fusefs.tree.map_files import FILES
+from fusefs.tree.map_types import MAP_TYPES
+from fusefs.tree.object_directory import ObjectDirectory
+from fusefs.tree.targets import KINDS
 
 # What is in a block, by the language that it is said to be in.
 _LANGUAGES = frozenset("console text toml c json jsonl ebnf ini sh systemd yaml".split())
@@ -112,3 +125,31 @@ def test_the_comparison_itself(shown: list[str], printed: list[str], alike: bool
     assert difference(mixed, ["b", "b"])
     assert difference(mixed, ["a"])
     assert difference(mixed, ["a", "b", "b"])
+
+
+def _files_of_objects(bpffs: Path) -> set[str]:
+    """The names of all files that the directories of the samples and of BTF objects have."""
+    checked(sys.executable, ROOT / "scripts/demo", bpffs)
+    pins = Directory(str(bpffs))
+    context = Context(pins, "/mnt/bpf")
+    with contextlib.ExitStack() as stack:
+        opened = [
+            stack.enter_context(pins.open_pin(name, pins.stat(name).st_ino))
+            for name in ("variables", "count", "list_maps")
+        ]
+        btf = stack.enter_context(BtfObject.from_id(next(iter(BtfObject.ids()))))
+        places = [IdPlace(context, type(obj), obj.info.id) for obj in [*opened, btf]]
+        names = {name for place in places for name in ObjectDirectory(place).files()}
+    return names | {name for shape in FILES.values() for name in shape}
+
+
+def test_the_layout_has_every_file_and_type(bpffs: Path) -> None:
+    """What a user can come across is on the page."""
+    text = (ROOT / "docs/layout.md").read_text()
+    named = {name.removesuffix("/") for name in re.findall(r"`([^`\s]+)`", text)}
+    types = {kind.name.lower() for kind in MapType}
+    headings = "\n".join(re.findall(r"^### .*", text, re.MULTILINE))
+    assert not types - set(re.findall(r"`(\w+)`", headings))
+    assert {MapType(number) for number in MAP_TYPES} == set(MapType)
+    assert not _files_of_objects(bpffs) - named
+    assert set(KINDS) == set(re.findall(r"`\.by-id/([a-z]+)/ID`", text))

@@ -50,12 +50,12 @@ _VARYING = [
     (r"bash: (?:line \d+: )?", r"bash: (?:line \d+: )?"),
     # One for each CPU, or ids: how many there are depends on the machine.
     (r"\[\d+(?:, \d+)*\]", r"\[\d+(?:, \d+)*\]"),
-    (r"(?<=\b(?:maps|btfs)/)\d+|(?<=\b(?:links)/)\d+|(?<=\bprograms/)\d+", r"\d+"),
-    (r"\b(\w*(?:id|pid|_ns|_time)\"?: )\d+", r"{1}\d+"),
-    (r"\b(?:0x[0-9a-f]{5,}|[0-9a-f]{16,})\b", r"(?:0x)?[0-9a-f]+"),
+    (r"\b(maps|programs|links|btfs)/\d+", r"{1}/\d+"),
+    (r"\b(\w*(?:id|_ns)\"?: )[\d.]+", r"{1}[\d.]+"),
+    (r"(?<![0-9A-Za-z])(?:0x[0-9a-f]{5,}|[0-9a-f]{16})(?![0-9A-Za-z])", r"(?:0x)?[0-9a-f]+"),
     (r"\d+\.\d{6,}", r"\d+\.\d+"),
     (r"(?<![.\d])\d{5,}", r"\d+"),  # ids, large sizes, counts of the kernel's
-    (r" +", r" +"),
+    (r"[ \t]+", r"[ \t]+"),
 ]
 
 
@@ -166,6 +166,7 @@ mkdir -p {root}
 mount --move /mnt/checkout {root}
 rmdir /mnt/checkout
 mount -t bpf -o mode=700 bpf /sys/fs/bpf
+umount -R -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -o remount,bind,ro /
 ip link set lo up
@@ -203,6 +204,7 @@ def run(page: Sequence[Command]) -> tuple[list[list[str]], str]:
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "COLUMNS": "80",
+        "TABSIZE": "0",  # for ls: spaces, and no tabs
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--net", "--mount-proc", "--cgroup"]
