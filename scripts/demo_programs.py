@@ -226,9 +226,7 @@ def pin_programs(directory: Directory, there: set[str]) -> None:
             directory.pin("list_maps", link)
 
 
-def _iterator(
-    name: str, statements: Callable[[dict[str, int]], list[Statement]]
-) -> Program | None:
+def _iterator(name: str, statements: Callable[[dict[str, int]], list[Statement]]) -> Program | None:
     """A program for an iterator over maps; None where the kernel does not tell what it needs."""
     found = _map_offsets()
     if not found:

@@ -24,7 +24,7 @@ from fusefs.text.listing import Line
 # helper (BPF_FUNC_tail_call in linux/bpf.h).
 _BASE = "__bpf_call_base"
 _TAIL_CALL = 12
-HIDDEN = "the kernel hides it here: kernel.kptr_restrict in sysctl(8), or the mount lacks CAP_SYSLOG"
+HIDDEN = "the kernel hides it here: it takes CAP_SYSLOG, see kernel.kptr_restrict in sysctl(8)"
 
 
 class ProgramNames(Names):

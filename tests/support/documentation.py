@@ -3,12 +3,12 @@
 How pages are written, so that they can be run:
 
 - A fenced block whose language is `console` has commands and what they print. A line that begins
-  with `# ` is a command, typed by root; lines after it that begin with `> ` belong to it; all others
-  are its output, the errors among it.
+  with `# ` is a command, typed by root; lines after it that begin with `> ` belong to it; all
+  others are its output, the errors among it.
 - All commands of a page run in one bash, in order, in namespaces of their own (mounts, processes,
   network, cgroups): /sys/fs/bpf is a fresh bpffs with the samples in `demo`, /mnt/bpf is a mount of
-  it, /tmp, /mnt and /run are empty, and nothing else can be written. A page whose first command
-  runs bpf-fusefs begins without that mount.
+  it, /tmp, /mnt, /run and /usr/local/sbin are empty, /etc is a copy, and nothing else can be
+  written. A page whose first command runs bpf-fusefs begins without that mount.
 - A line `…` stands for any number of lines, and a `…` within a line for anything. `_VARYING` has
   what may be different each time. All else is to be as the page shows it.
 - ```` ```console any-order ```` : the lines of each output come in an order that means nothing.
@@ -17,6 +17,7 @@ How pages are written, so that they can be run:
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.cgroups import cgroup
+from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 _SECONDS = 40  # for a page
@@ -165,6 +167,9 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p {root}
 mount --move /mnt/checkout {root}
 rmdir /mnt/checkout
+cp -a /etc /run/etc
+mount --bind /run/etc /etc
+mount -t tmpfs -o mode=755 tmpfs /usr/local/sbin
 mount -t bpf -o mode=700 bpf /sys/fs/bpf
 umount -R -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -210,7 +215,7 @@ def run(page: Sequence[Command]) -> tuple[list[list[str]], str]:
     namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--net", "--mount-proc", "--cgroup"]
     with cgroup("documentation") as group, tempfile.TemporaryFile() as output:
         # What it makes in its namespace of cgroups is below `group`.
-        enter = f"echo 0 > {group}/cgroup.procs; exec unshare {' '.join(namespaces)} bash -c \"$0\""
+        enter = f'echo 0 > {group}/cgroup.procs; exec unshare {" ".join(namespaces)} bash -c "$0"'
         with subprocess.Popen(
             ["bash", "-c", enter, _script(page)],
             env=environment,
@@ -218,19 +223,25 @@ def run(page: Sequence[Command]) -> tuple[list[list[str]], str]:
             stdout=output,
             stderr=output,
         ) as process:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        for directory, _names, _files in os.walk(group, topdown=False):
-            if Path(directory) != group:
-                os.rmdir(directory)
+            _end(group)
         output.seek(0)
         text = output.read().decode("utf-8", "replace")
     before, *outputs = text.split(f"\n{_MARK}\n")
     assert outputs, f"it did not begin: {before}"
     log = outputs.pop() if len(outputs) > len(page) else ""
     return [printed.splitlines() for printed in outputs], log
+
+
+def _end(group: Path) -> None:
+    """End all that still runs in a cgroup, and remove the cgroups in it."""
+    (group / "cgroup.kill").write_text("1")
+    events = group / "cgroup.events"
+    eventually("all have ended", lambda: "populated 0" in events.read_text())
+    for directory, _names, _files in os.walk(group, topdown=False):
+        if Path(directory) != group:
+            os.rmdir(directory)
 
 
 # Comparing.

@@ -145,7 +145,7 @@ _TRIED: dict[str, Callable[[Types, Row], None]] = {
 }
 
 
-@pytest.mark.parametrize("row", _rows(), ids=lambda row: f"{row.line} {row.type}")
+@pytest.mark.parametrize("row", list(_rows()), ids=lambda row: f"{row.line} {row.type}")
 def test_examples(compiled: Types, row: Row) -> None:
     _TRIED[row.kind](compiled, row)
 
