@@ -36,7 +36,7 @@ from fusefs.tree.targets import KINDS
 
 # What is in a block, by the language that it is said to be in.
 _LANGUAGES = frozenset("console text toml c json jsonl ebnf ini sh systemd yaml".split())
-_LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]+)(?:#[^)]*)?\)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s#]*)#?([^)\s]*)\)")
 
 
 def _name(page: Path) -> str:
@@ -59,7 +59,8 @@ def test_commands_print_what_is_shown(page: Path) -> None:
     if len(printed) < len(shown):
         command = shown[len(printed)]
         differences.append(f"{command.where}: # {command.text}\nnothing was run from here on")
-    assert not differences, "\n\n" + "\n\n".join(differences)
+    if differences:
+        pytest.fail("\n\n".join(differences), pytrace=False)
     assert "Traceback" not in log, log
 
 
@@ -80,20 +81,33 @@ def test_every_block_says_what_it_is(page: Path) -> None:
         and block.remark not in ("", "any-order")
     ]
     assert not odd
-    # An indented command would not be run.
-    indented = [line for line in outside_of_blocks(page) if re.match(r" {4,}[#$] ", line[1])]
-    assert not indented
+    # It would not be run.
+    indented = [
+        f"{_name(page)}:{number}: put it in a block of ```console, or ```console not-run: WHY"
+        for number, line in outside_of_blocks(page)
+        if re.match(r" {4,}[#$] ", line)
+    ]
+    assert not indented, "\n".join(indented)
 
 
 @pytest.mark.parametrize("page", pages(), ids=_name)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = [
-        target for _number, line in outside_of_blocks(page) for target in _LINK.findall(line)
-    ]
+    found = [link for _number, line in outside_of_blocks(page) for link in _LINK.findall(line)]
     missing = [
-        target for target in targets if "://" not in target and not (page.parent / target).exists()
+        f"{target}#{anchor}"
+        for target, anchor in found
+        if "://" not in target and not _leads(page.parent / target if target else page, anchor)
     ]
     assert not missing
+
+
+def _leads(page: Path, anchor: str) -> bool:
+    """Whether there is this page, and in it this heading, named as GitHub does."""
+    if not anchor:
+        return page.exists()
+    headings = [line for _number, line in outside_of_blocks(page) if line.startswith("#")]
+    words = [re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()) for line in headings]
+    return anchor in [heading.replace(" ", "-") for heading in words]
 
 
 @pytest.mark.parametrize(
