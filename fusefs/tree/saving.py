@@ -12,6 +12,7 @@ from typing import ClassVar
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.object import Object
+from fusefs.text.errors import Refused
 from fusefs.text.names import looks_scratch
 from fusefs.tree.alike import Alike
 from fusefs.tree.editing import decoded
@@ -151,6 +152,8 @@ def take(node: Node, obj: Object, scratch: ScratchNode, opening: Opening) -> Non
     node.admit(Opening(os.O_RDWR, opening.caller))
     if reason := node.fixed():
         raise refusal(errno.EPERM, reason)
+    if scratch.size > node.longest:  # others wait while a text is read
+        raise Refused(f"the text is longer than {node.longest} bytes")
     node.accept(obj, decoded(bytes(scratch.contents)), opening)
 
 

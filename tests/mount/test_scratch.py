@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,18 @@ def test_a_full_map(mounted: Mount) -> None:
     assert "No space left on device" in result.stderr
     assert mounted.sh("cd sample/entries; sed -i s/5/6/ 1; cat 1").stdout == "6\n"
     assert "the map is full" in mounted.error_log("sample")
+
+
+def test_a_text_that_is_too_long(mounted: Mount, sample: Map, entries: Path) -> None:
+    """It is not even read, while others wait."""
+    (entries / ".new").write_text("[" + "1, " * 10_000_000)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="Invalid argument"):
+        (entries / ".new").rename(entries / "1")
+    assert time.monotonic() - began < 5  # to read it would take a minute
+    (entries / ".new").unlink()
+    assert dump(sample) == {u32(1): u64(500)}
+    assert "the text is longer than" in mounted.error_log("sample")
 
 
 @pytest.mark.parametrize("kind", ARRAYS, ids=lambda kind: kind.name)
