@@ -6,6 +6,7 @@ Source: proc_pid_fd(5), proc_pid_fdinfo(5), and what kernel/bpf/syscall.c writes
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -62,12 +63,22 @@ def processes() -> Iterator[int]:
     return (pid for pid in sorted(pids) if pid != own)
 
 
+def opened(pid: int, fd: str) -> str:
+    """What a descriptor of a process is, as /proc/PID/fd says; empty where it is a path that is too
+    long to be told, which is nothing that we look for. Anybody can have such a one."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return ""
+
+
 def _held_by(pid: int) -> Iterator[Key]:
     """The objects that a process has open. Raises OSError when it has ended."""
-    directory = f"/proc/{pid}/fd"
-    for fd in os.listdir(directory):
+    for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(*GONE):
-            kind = _KINDS.get(os.readlink(f"{directory}/{fd}"))
+            kind = _KINDS.get(opened(pid, fd))
             if kind is None:
                 continue
             name, pattern = kind

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fusefs.bpf.holders import GONE, processes
+from fusefs.bpf.holders import GONE, opened, processes
 
 _INOTIFY = "anon_inode:inotify"
 _WATCH = re.compile(rb"^inotify wd:[0-9a-f]+ ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MULTILINE)
@@ -35,5 +35,5 @@ def _instances() -> Iterator[bytes]:
         with contextlib.suppress(*GONE):
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(*GONE):
-                    if os.readlink(f"/proc/{pid}/fd/{fd}") == _INOTIFY:
+                    if opened(pid, fd) == _INOTIFY:
                         yield Path(f"/proc/{pid}/fdinfo/{fd}").read_bytes()
