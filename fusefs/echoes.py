@@ -29,7 +29,7 @@ from fusefs import echoing
 from fusefs.bpf.mounts import mounts
 from fusefs.echoing import Change, Kind, as_line
 from fusefs.tree.mirror import Mirror, Sealed
-from fusefs.tree.node import FRESH, Node, Symlink, refusal
+from fusefs.tree.node import FRESH, Node, Symlink, gone, refusal
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Echoes:
         self._own: Counter[Name] = Counter()  # changes that were made in the mount
         self._process: trio.Process | None = None  # that which echoes
         self._echoed: dict[Name, Node | None] = {}  # what it echoes now: names, and what they are
+        self._sealed: set[Name] = set()  # those of which it was told that they are `Sealed`
 
     def start(self, nursery: trio.Nursery) -> None:
         """Work in `nursery` from now on. Called once, when the mount is there."""
@@ -98,6 +99,10 @@ class Echoes:
         mirror = self._known(number)
         if self._echoed[number, name] is not None or not isinstance(mirror, Mirror):
             raise refusal(errno.ENOENT)
+        with contextlib.suppress(FileNotFoundError):
+            mirror.lookup(name)
+            return None  # it is there again, and that is told next
+        self._sealed.add((number, name))
         return Sealed(mirror.directory, name)
 
     def made(self, pid: int, number: int, name: str) -> Node | None:
@@ -105,8 +110,18 @@ class Echoes:
         return self._echoed[number, name] if self._is_echo(pid, number, name) else None
 
     def removed(self, pid: int, number: int, name: str) -> bool:
-        """Whether it is an echo that a name is removed, which is gone already."""
-        return self._is_echo(pid, number, name) and self._echoed[number, name] is None
+        """Whether it is an echo that a name is removed, which is gone already.
+
+        To the kernel what is removed is dead (vfs_rmdir, S_DEAD), and a pin that is there again and
+        was just looked up by others must not be that. So its echo has to look the name up itself,
+        which the kernel does on ESTALE. Raises `gone()`.
+        """
+        if not self._is_echo(pid, number, name) or self._echoed[number, name] is not None:
+            return False
+        if (number, name) not in self._sealed:
+            raise gone()
+        self._sealed.remove((number, name))
+        return True
 
     def _is_echo(self, pid: int, number: int, name: str) -> bool:
         own = self._process is not None and pid == self._process.pid
@@ -144,7 +159,7 @@ class Echoes:
         if len(names) > _MOST:
             log.debug("%d changes are not told one by one", len(names))
             return []
-        self._echoed = {}
+        self._echoed, self._sealed = {}, set()
         return [change for name in names if (change := self._change(inotify, *name))]
 
     def _is_own(self, name: Name) -> bool:

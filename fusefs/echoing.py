@@ -12,11 +12,15 @@ import contextlib
 import enum
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from fusefs.bpf import libc
 from fusefs.bpf.watchers import watched
+
+_HERE = -100  # AT_FDCWD, linux/fcntl.h; a path that begins with / needs none
 
 
 class Kind(enum.StrEnum):
@@ -45,6 +49,7 @@ def as_line(device: int, changes: Iterable[Change]) -> bytes:
 
 def main() -> None:
     """Read batches and echo them until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the end of the input ends it
     for line in sys.stdin:
         device, changes = json.loads(line)
         numbers = watched(device)
@@ -52,11 +57,16 @@ def main() -> None:
             if change.number in numbers:
                 with contextlib.suppress(OSError):  # others were faster; what then is, is told
                     _repeat(device, change)
-        print(flush=True)
+        try:
+            print(flush=True)
+        except BrokenPipeError:  # whom it is told has ended
+            os._exit(0)
 
 
 def _repeat(device: int, change: Change) -> None:
-    directory = os.open(change.path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # A symbolic link that was put in the way may lead to a file system that never answers.
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    directory = libc.openat2(_HERE, change.path, flags, libc.RESOLVE_NO_SYMLINKS)
     try:
         status = os.fstat(directory)
         if (status.st_dev, status.st_ino) != (device, change.number):

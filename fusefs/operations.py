@@ -294,8 +294,10 @@ class Operations(pyfuse3.Operations):
         parent = self._directory(parent_inode_old)
         parent.rename(old, to, new, RenameFlags(flags), _caller(ctx))
         self._removed(parent_inode_old)
-        self._echoes.made_here(parent_inode_old, old)
-        self._echoes.made_here(parent_inode_new, new)
+        # The kernel tells an exchange as a rename there and one back.
+        for _ in range(2 if flags & RenameFlags.EXCHANGE else 1):
+            self._echoes.made_here(parent_inode_old, old)
+            self._echoes.made_here(parent_inode_new, new)
 
     def _removed(self, directory: int) -> None:
         """A name in a directory is there no more."""

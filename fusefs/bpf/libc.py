@@ -60,6 +60,7 @@ def _how(flags: int, resolve: int) -> _OpenHow:
 _OPENAT2 = 437  # on every architecture
 RESOLVE_NO_XDEV = 1
 _RESOLVE_NO_MAGICLINKS = 2
+RESOLVE_NO_SYMLINKS = 4
 _RESOLVE_BENEATH = 8
 
 

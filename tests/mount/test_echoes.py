@@ -13,7 +13,10 @@ import pytest
 from inotify_simple import INotify, flags
 from support.maps import dump, make_map, pin, u32, u64
 from support.mounting import Mount, temporary_directory
+from support.renaming import rename
 from support.shell import checked
+
+from fusefs.bpf.bpffs import RenameFlags
 
 # So long they may take on a busy machine.
 _PATIENCE = 10_000
@@ -110,6 +113,68 @@ def test_a_pin_that_is_replaced_stays(mounted: Mount) -> None:
             os.close(fd)
     finally:
         os.close(standing)
+
+
+def _echoing(mount: Mount) -> int:
+    """The process that tells changes."""
+    tasks = Path(f"/proc/{mount.process.pid}/task").iterdir()
+    (child,) = (int(child) for task in tasks for child in (task / "children").read_text().split())
+    return child
+
+
+def test_a_pin_that_is_there_again_lives(mounted: Mount) -> None:
+    """When its removal is told late, and others have just looked it up."""
+    made = make_map()
+    again = mounted.path / "map/info"
+    with watching(mounted.path) as watcher:
+        pin(mounted.source / "map", made)
+        watcher.told(1)
+        telling = _echoing(mounted)
+        os.kill(telling, signal.SIGSTOP)
+        try:
+            (mounted.source / "map").unlink()
+            time.sleep(0.5)  # by then it was handed over
+            pin(mounted.source / "map", made)
+            standing = os.open(mounted.path / "map", os.O_PATH)
+            again.stat()
+        finally:
+            os.kill(telling, signal.SIGCONT)
+        try:
+            deadline = time.monotonic() + 0.5
+            while time.monotonic() < deadline:
+                again.stat()
+            assert watcher.told(1) == ["mount: CREATE map"]
+            os.stat("info", dir_fd=standing)
+        finally:
+            os.close(standing)
+
+
+def test_an_exchange_is_told_as_the_kernel_does(mounted: Mount) -> None:
+    one, other = mounted.path / "one", mounted.path / "other"
+    with watching(mounted.path) as watcher:
+        one.mkdir()
+        other.mkdir()
+        watcher.told(2)
+        rename(one, other, RenameFlags.EXCHANGE)
+        assert len(watcher.told(4)) == 4
+        pin(mounted.source / "last", make_map())
+        assert watcher.told(1) == ["mount: CREATE last"]
+
+
+def test_a_path_too_long_to_tell_hides_nobody(mounted: Mount) -> None:
+    """Whatever another process has open, those who watch are told."""
+    with temporary_directory() as parent, contextlib.ExitStack() as stack:
+        directory = os.open(parent, os.O_PATH)
+        stack.callback(os.close, directory)
+        for _ in range(25):
+            os.mkdir("d" * 200, dir_fd=directory)
+            below = os.open("d" * 200, os.O_PATH, dir_fd=directory)
+            stack.callback(os.rmdir, "d" * 200, dir_fd=directory)
+            stack.callback(os.close, below)
+            directory = below
+        with watching(mounted.path) as watcher:
+            pin(mounted.source / "map", make_map())
+            assert watcher.told(1) == ["mount: CREATE map"]
 
 
 def test_many_at_once(mounted: Mount) -> None:
