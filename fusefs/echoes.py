@@ -36,11 +36,17 @@ log = logging.getLogger(__name__)
 _CHANGES = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO | flags.ONLYDIR
 # Changes are gathered for so many seconds; by then nobody knows names from before.
 _GATHERED = 2 * FRESH
+# After some were told, for so many times as long as that took, since to find out who watches takes
+# long where many do; but for no longer than so many seconds.
+_REST = 10
+_LONGEST = 5.0
 # When more names than that have changed, whoever watches has to look by themselves.
 _MOST = 1000
 
-# The process that echoes ends when nothing has changed for so many seconds.
+# The process that echoes ends when nothing has changed for so many seconds. It is replaced when it
+# has not answered for so many.
 _IDLE = 10.0
+_PATIENCE = 30.0
 
 Name = tuple[int, str]  # the inode number of a directory in the mount, and a name in it
 
@@ -130,6 +136,7 @@ class Echoes:
     # Gathering changes, and echoing them.
 
     async def _run(self, inotify: INotify) -> None:
+        pause = _GATHERED
         try:
             while True:
                 with trio.move_on_after(_IDLE if self._process else math.inf) as waiting:
@@ -137,12 +144,16 @@ class Echoes:
                 if waiting.cancelled_caught:
                     await self._end()
                     continue
-                await trio.sleep(_GATHERED)
+                await trio.sleep(pause)
+                began = trio.current_time()
                 if changes := self._changes(inotify):
                     await self._echo(changes)
+                pause = min(max(_GATHERED, _REST * (trio.current_time() - began)), _LONGEST)
         except Exception:  # it would end the mount
             log.exception("changes in bpffs are not told to those who watch the mount any more")
         finally:
+            self._device = None
+            self._watches.clear()
             inotify.close()
             await self._end()
 
@@ -196,23 +207,35 @@ class Echoes:
 
     async def _echo(self, changes: list[Change]) -> None:
         """Have changes echoed, and wait until they are."""
-        assert self._device is not None
         try:
-            if self._process is None:
-                self._process = await trio.lowlevel.open_process(
-                    [sys.executable, "-P", "-m", echoing.__name__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                )
-            assert self._process.stdin and self._process.stdout
-            await self._process.stdin.send_all(as_line(self._device, changes))
-            if not await self._process.stdout.receive_some():
-                raise trio.BrokenResourceError("it has ended")
-        except (OSError, trio.BrokenResourceError) as error:
+            for _ in range(2):  # it may have been killed meanwhile
+                with trio.move_on_after(_PATIENCE):
+                    if await self._tell(changes):
+                        return
+                await self._end()
+            log.warning("changes in bpffs were not told to those who watch")
+        except OSError as error:
             log.warning("changes in bpffs were not told to those who watch: %s", error)
             await self._end()
         finally:
             self._echoed = {}
+
+    async def _tell(self, changes: list[Change]) -> bool:
+        """Tell the process that echoes of changes; whether it has answered. Raises OSError when it
+        cannot be started."""
+        assert self._device is not None
+        if self._process is None:
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-m", echoing.__name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        assert self._process.stdin and self._process.stdout
+        try:
+            await self._process.stdin.send_all(as_line(self._device, changes))
+            return bool(await self._process.stdout.receive_some())
+        except trio.BrokenResourceError:
+            return False
 
     async def _end(self) -> None:
         """End the process that echoes. Who is cancelled does not wait for that: it may wait for an

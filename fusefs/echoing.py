@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from fusefs.bpf import libc
+from fusefs.bpf.mounts import mounts
 from fusefs.bpf.watchers import watched
 
 _HERE = -100  # AT_FDCWD, linux/fcntl.h; a path that begins with / needs none
@@ -53,14 +54,21 @@ def main() -> None:
     for line in sys.stdin:
         device, changes = json.loads(line)
         numbers = watched(device)
+        covered = {mount.mountpoint for mount in mounts()}
         for change in (Change(**fields) for fields in changes):
-            if change.number in numbers:
+            if change.number in numbers and not _is_covered(change, covered):
                 with contextlib.suppress(OSError):  # others were faster; what then is, is told
                     _repeat(device, change)
         try:
             print(flush=True)
         except BrokenPipeError:  # whom it is told has ended
             os._exit(0)
+
+
+def _is_covered(change: Change, covered: set[str]) -> bool:
+    """Whether something is mounted on a name or below it: to echo it would take that away."""
+    path = os.path.join(change.path, change.name)
+    return any(place == path or place.startswith(f"{path}/") for place in covered)
 
 
 def _repeat(device: int, change: Change) -> None:

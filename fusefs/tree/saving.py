@@ -119,7 +119,7 @@ class SavingDirectory(Directory):
         if not self._is_scratch(name):
             self.move(name, new_name, flags, caller)
             return
-        if flags & RenameFlags.EXCHANGE:
+        if flags & ~RenameFlags.NOREPLACE:
             raise refusal(errno.EINVAL)
         scratch, here = self._scratch()
         if self._is_scratch(new_name):
@@ -149,7 +149,7 @@ def take(node: Node, obj: Object, scratch: ScratchNode, opening: Opening) -> Non
     and then nothing has changed."""
     if not isinstance(node, WritableFile) or not isinstance(scratch, ScratchFile):
         raise refusal(errno.EPERM, "a file is replaced by a file, and a link by a link")
-    node.admit(Opening(os.O_RDWR, opening.caller))
+    node.admit(Opening(os.O_RDWR, opening.caller))  # none that takes commands, as `push`
     if reason := node.fixed():
         raise refusal(errno.EPERM, reason)
     if scratch.size > node.longest:  # others wait while a text is read

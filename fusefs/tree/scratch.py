@@ -19,10 +19,12 @@ from fusefs.tree.node import Attributes, Change, File, Handle, Node, Symlink, go
 if TYPE_CHECKING:
     from fusefs.tree.subject import Subject
 
-# So many are there at most in a mount, and so many bytes in all of them: a backup and a swap file
-# of every value that is edited, many times over.
+# So many may root have in a mount, and so many bytes in all of them: a backup and a swap file of
+# every value that is edited, many times over. So many may others have together, and each of them a
+# part of that.
 _MOST = 1024
 _MOST_BYTES = 1 << 25
+_SHARES = 4
 
 
 class Scratch:
@@ -48,10 +50,11 @@ class Scratch:
         """Give one a name, in place of what has it. Raises OSError: ENOSPC when they are too
         many."""
         if node not in self._alive:
-            if len(self._alive) >= _MOST:
+            try:
+                self._check(node.owner, 1, node.size)
+            except OSError:
                 self._sweep()
-            if len(self._alive) >= _MOST:
-                raise refusal(errno.ENOSPC, f"there are {_MOST} scratch files")
+                self._check(node.owner, 1, node.size)
             self._alive.add(node)
         if replaced := self._named.get((directory, name)):
             replaced.unlinked()
@@ -69,10 +72,19 @@ class Scratch:
             del self._named[directory, name]
             self.add(directory, new_name, node)
 
-    def check_room(self, more: int) -> None:
-        """Raise OSError, ENOSPC, unless all together may have `more` bytes than they have."""
-        if more > 0 and sum(node.size for node in self._alive) + more > _MOST_BYTES:
-            raise refusal(errno.ENOSPC, f"scratch files may have {_MOST_BYTES} bytes together")
+    def check_room(self, owner: int, more: int) -> None:
+        """Raise OSError, ENOSPC, when the files of a user may not have so many bytes more."""
+        if more > 0:
+            self._check(owner, 0, more)
+
+    def _check(self, owner: int, number: int, size: int) -> None:
+        """Raise OSError, ENOSPC, when a user may not have so many more, of that size together."""
+        peers = [n for n in self._alive if n.is_used and (n.owner == 0) == (owner == 0)]
+        own = [node for node in peers if node.owner == owner]
+        for nodes, part in ((peers, 1), (own, 1 if owner == 0 else _SHARES)):
+            used = sum(node.size for node in nodes)
+            if len(nodes) + number > _MOST // part or used + size > _MOST_BYTES // part:
+                raise refusal(errno.ENOSPC, "there are too many scratch files, or too large ones")
 
     def _sweep(self) -> None:
         """Remove those that nobody can reach, since the object that they were beside is gone."""
@@ -116,6 +128,11 @@ class ScratchNode(Node):
         """The user that it belongs to."""
         return self._attributes.uid
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it has a name, or somebody has it open. The kernel may know others for long."""
+        return self._attributes.nlink > 0
+
     def attributes(self) -> Attributes:
         self._attributes.size = self.size
         return self._attributes
@@ -137,18 +154,23 @@ class ScratchNode(Node):
 
 
 class ScratchFile(ScratchNode, File):
-    """A scratch file. `contents` are its bytes."""
+    """A scratch file. `contents` are its bytes, `handles` counts those who have it open."""
 
-    __slots__ = ("_scratch", "contents")
+    __slots__ = ("_scratch", "contents", "handles")
 
     def __init__(self, scratch: Scratch, subject: Subject, mode: int, caller: Caller) -> None:
         super().__init__(subject, stat.S_IFREG | mode & 0o777, caller)
         self._scratch = scratch
         self.contents = bytearray()
+        self.handles = 0
 
     @property
     def size(self) -> int:
         return len(self.contents)
+
+    @property
+    def is_used(self) -> bool:
+        return super().is_used or self.handles > 0
 
     @property
     def text(self) -> str:
@@ -168,17 +190,20 @@ class ScratchFile(ScratchNode, File):
 
     def resize(self, size: int) -> None:
         """Cut it, or add zeros. Raises OSError, ENOSPC."""
-        self._scratch.check_room(size - self.size)
+        self._scratch.check_room(self.owner, size - self.size)
         self.contents = self.contents[:size].ljust(size, b"\0")
-        self._attributes.mtime_ns = time.time_ns()
+        self._changed()
 
     def write(self, offset: int, data: bytes) -> None:
         """Put `data` at `offset`. Raises OSError, ENOSPC."""
+        self._scratch.check_room(self.owner, offset + len(data) - self.size)
         if offset > self.size:
             self.resize(offset)
-        self._scratch.check_room(offset + len(data) - self.size)
         self.contents[offset : offset + len(data)] = data
-        self._attributes.mtime_ns = time.time_ns()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._attributes.mtime_ns = self._attributes.ctime_ns = time.time_ns()
 
 
 class _OpenScratch(Handle):
@@ -187,6 +212,7 @@ class _OpenScratch(Handle):
     def __init__(self, file: ScratchFile, *, appends: bool) -> None:
         self._file = file
         self._appends = appends
+        file.handles += 1
 
     def read(self, offset: int, size: int) -> bytes | None:
         return bytes(self._file.contents[offset : offset + size])
@@ -197,6 +223,11 @@ class _OpenScratch(Handle):
 
     def truncate(self, size: int) -> None:
         self._file.resize(size)
+
+    def close(self) -> None:
+        self._file.handles -= 1
+        if not self._file.is_used:
+            self._file.contents = bytearray()
 
 
 class ScratchLink(ScratchNode, Symlink):

@@ -61,7 +61,7 @@ def watching(*directories: Path) -> Iterator[Watcher]:
 
 def test_what_others_make_and_remove(mounted: Mount) -> None:
     behind = mounted.source
-    (behind / "dir").mkdir()
+    (mounted.path / "dir").mkdir()
     with watching(mounted.path, mounted.path / "dir") as watcher:
         pin(behind / "map", make_map())
         assert watcher.told(1) == ["mount: CREATE map"]
@@ -210,8 +210,10 @@ def test_it_ends_while_it_tells(bpffs: Path, number: signal.Signals) -> None:
 
 def test_nothing_elsewhere_is_touched(mounted: Mount) -> None:
     """When something else has come to be where the mount was."""
-    (mounted.source / "dir").mkdir()
+    (mounted.path / "dir").mkdir()
     with watching(mounted.path, mounted.path / "dir") as watcher:
+        (mounted.source / "dir/first").mkdir()
+        assert watcher.told(1) == ["dir: CREATE first"]  # what tells is at work by now
         checked("mount", "-t", "tmpfs", "tmpfs", mounted.path)
         try:
             other = mounted.path

@@ -279,6 +279,23 @@ def test_they_are_bounded_in_size(mounted: Mount, entries: Path) -> None:
     (entries / ".new").unlink()
 
 
+def test_nobody_takes_the_room_of_others(mounter: Mounter) -> None:
+    mount = mounter("-o", "allow_other")
+    mount.sh("chmod 755 .")
+    made = mount.pin("sample", make_map())
+    made.update(u32(1), u64(500))
+    os.chmod(mount.source / "sample", 0o666)
+    result = nobody(mount, "cd sample/entries; touch .{1..1000}; ls -A | wc -l; rm .*")
+    assert "No space left on device" in result.stderr
+    assert result.stdout == "257\n"
+    result = nobody(mount, "head -c 32M /dev/zero > sample/entries/.big")
+    assert result.stderr.endswith("No space left on device\n")
+    other = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "bash", "-c"]
+    edit = "cd sample/entries; sed -i s/500/7/ 1; cat 1"
+    assert run([*other, edit], cwd=mount.path) == Result(0, "7\n", "")
+    assert mount.sh(edit.replace("500/7", "7/8")).stdout == "8\n"
+
+
 OFFSETS = st.integers(0, 300)
 DATA = st.binary(max_size=100)
 OPERATIONS = st.one_of(
