@@ -102,7 +102,7 @@ def _restore(pins: Pins, each: Copy | Link | Failed) -> Iterator[Failed]:
     try:
         if isinstance(each, Failed):
             raise each
-        outcome = pins.pin(each) if isinstance(each, Copy) else pins.link(each)
+        outcome = pins.restore(each)
     except Failed as failed:
         _complain(str(failed))
         yield failed

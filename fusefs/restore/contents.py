@@ -146,11 +146,11 @@ class Filling:
         count = self._files["count"]
         assert isinstance(count, Count)
         has = int(b"".join(count.stream(self._map)))
-        told = self._copy.text("count").strip()
+        told = self._copy.count()
         words = _entries(has) if has == source.count else f"{source.count} of {_entries(has)}"
         if has < source.count:
             words = f"{_entries(has)}, of {source.count} in the copy"
-        if told and told != str(source.count):
+        if told not in (None, source.count):
             words += f", though its count says {told}"
         return words
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from fusefs.tree.context import BY_ID
 from fusefs.tree.definition import Definition, Unmakable, definition
 
 INFO = "info.json"
+# What is in the directory of a pin, and in none of bpffs, whose names have no dots.
+_MARKS = frozenset({"types.h", "entries.jsonl", "xlated.bin"})
 _LARGEST_TEXT = 1 << 24
 _LARGEST_BTF = 1 << 28
 
@@ -29,8 +32,8 @@ class Failed(Exception):  # noqa: N818 - a pin's fate, as `Refused` is a text's
 
     def __init__(self, where: str | Path, reason: str) -> None:
         self.where = shown(where)
-        self.reason = reason
-        super().__init__(f"{self.where}: {reason}")
+        self.reason = escape_controls(reason)
+        super().__init__(f"{self.where}: {self.reason}")
 
 
 def shown(path: str | Path) -> str:
@@ -86,6 +89,13 @@ class Copy:
             return file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise Failed(file, reason_of(error)) from None
+
+    def count(self) -> int | None:
+        """What `count` says; None where it says nothing. Raises `Failed`."""
+        told = self.text("count").strip()
+        if told and not re.fullmatch("[0-9]{1,10}", told):
+            raise Failed(self.path / "count", "it is no number")
+        return int(told) if told else None
 
     def blob(self) -> bytes:
         """The BTF of the map. Raises `Failed`."""
@@ -172,15 +182,21 @@ def _below(directory: Path, names: tuple[str, ...]) -> Iterator[Copy | Link | Fa
     except OSError as error:
         yield Failed(directory, reason_of(error))
         return
+    if _MARKS & set(found):
+        yield Failed(directory / INFO, "it is missing, and this looks like the copy of a pin")
+        return
     for name in found:
         path, own = directory / name, (*names, name)
         if own == (BY_ID,):
             continue
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            yield Link(path, own, os.readlink(path))
-        elif stat.S_ISDIR(mode):
-            yield from _pin(path, own) if (path / INFO).exists() else _below(path, own)
+        try:
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                yield Link(path, own, os.readlink(path))
+            elif stat.S_ISDIR(mode):
+                yield from _pin(path, own) if (path / INFO).exists() else _below(path, own)
+        except OSError as error:
+            yield Failed(path, reason_of(error))
 
 
 def _pin(path: Path, names: tuple[str, ...]) -> Iterator[Copy | Failed]:

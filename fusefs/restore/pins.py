@@ -55,6 +55,13 @@ class Pins:
             if copy.kind == Map.kind:
                 self._copies[copy.id].append(copy)
 
+    def restore(self, each: Copy | Link) -> Outcome:
+        """Make a pin or a symbolic link anew. Raises `Failed`."""
+        try:
+            return self.pin(each) if isinstance(each, Copy) else self.link(each)
+        except OSError as error:
+            raise Failed(each.path, reason_of(error)) from None
+
     def link(self, link: Link) -> Outcome:
         """Make a symbolic link of bpffs anew. Raises `Failed`."""
         if self._places.status(link):

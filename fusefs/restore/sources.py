@@ -143,15 +143,15 @@ def source_of(copy: Copy, view: MapView) -> Source:
     names = copy.entries()
     if names:
         return Listing(copy, names, view)
-    count = copy.text("count").strip()
-    if count not in ("", "0"):
+    count = copy.count()
+    if count:
         raise Failed(copy.path / "count", f"it says {count}, and the copy has no entries")
-    if not count and names is None:
+    if count is None and names is None:
         raise Failed(
             copy.path,
             "nothing tells what was in it: tar and rsync take entries.jsonl for empty, "
             "cp does not; or copy entries/ as well",
         )
-    if not count and view.traits and view.traits.fixed and view.max_entries:
+    if view.traits and view.traits.fixed:
         raise Failed(copy.path / "entries", "it is empty, and the map cannot have been")
     return NOTHING

@@ -92,6 +92,21 @@ def test_a_programs(mounted: Mount) -> None:
         assert os.stat(path / "btf").st_size == size
 
 
+def test_a_maps(mounted: Mount) -> None:
+    """It is the same file in the directory of a map that has types, and in no other."""
+    with make_map() as typed, make_map(key=4, value=8) as plain:
+        mounted.pin("typed", typed)
+        mounted.pin("plain", plain)
+        (mounted.source / "typed").chmod(0o644)
+        path = mounted.path / "typed/btf"
+        with BtfObject.from_id(typed.info.btf_id) as btf:
+            assert path.read_bytes() == btf.blob()
+            assert (path.stat().st_size, path.stat().st_mode & 0o777) == (len(btf.blob()), 0o400)
+        assert "btf" in os.listdir(path.parent)
+        assert "btf" not in os.listdir(mounted.path / "plain")
+        assert not (mounted.path / "plain/btf").exists()
+
+
 def test_the_kernels(kernels: Path) -> None:
     told = json.loads(checked("bpftool", "-j", "btf", "show"))
     (shown,) = (one for one in told if one.get("name") == "vmlinux")

@@ -174,6 +174,26 @@ def test_maps_in_maps_that_are_not_pinned(mounted: Mount, tmp_path: Path, kind: 
         assert dump(again) == {u32(9): bytes([1, *bytes(27)])}
 
 
+def test_maps_by_their_ids_are_no_pins(mounted: Mount, tmp_path: Path) -> None:
+    """A copy of .by-id/ that is beside them has the maps that are in slots, and makes no pins."""
+    with make_map(MapType.ARRAY, max_entries=2) as inner:
+        inner.update(u32(1), u64(5))
+        made = Map.create(
+            MapType.ARRAY_OF_MAPS, key_size=4, value_size=4, max_entries=4, inner=inner
+        )
+        with mounted.pin("outer", made) as outer:
+            outer.update(u32(3), u32(inner.fd))
+        (tmp_path / ".by-id/maps").mkdir(parents=True)
+        copied(mounted, "outer", "rsync", tmp_path)
+        by_id = f".by-id/maps/{inner.info.id}"
+        assert mounted.sh(f"rsync -a --exclude pin {by_id} {tmp_path}/.by-id/maps").code == 0
+    empty(mounted)
+    assert restore(tmp_path, mounted.source).stdout == "outer: made, 1 entry\n"
+    slots = dump(pinned(mounted.source / "outer"))
+    with Map.from_id(int.from_bytes(slots[u32(3)], "little")) as again:
+        assert dump(again) == {u32(0): u64(0), u32(1): u64(5)}
+
+
 def test_programs_and_links_are_told(mounted: Mount, tmp_path: Path) -> None:
     with workshop(mounted.source) as shop:
         shop.program("fill")
