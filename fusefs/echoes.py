@@ -68,6 +68,7 @@ class Echoes:
         self._own: Counter[Name] = Counter()  # changes that were made in the mount
         self._process: trio.Process | None = None  # that which echoes
         self._echoed: dict[Name, Node | None] = {}  # what it echoes now: names, and what they are
+        self._took = 0.0  # seconds that it took the last time, once it was started
         self._sealed: set[Name] = set()  # those of which it was told that they are `Sealed`
 
     def start(self, nursery: trio.Nursery) -> None:
@@ -136,7 +137,6 @@ class Echoes:
     # Gathering changes, and echoing them.
 
     async def _run(self, inotify: INotify) -> None:
-        pause = _GATHERED
         try:
             while True:
                 with trio.move_on_after(_IDLE if self._process else math.inf) as waiting:
@@ -144,11 +144,9 @@ class Echoes:
                 if waiting.cancelled_caught:
                     await self._end()
                     continue
-                await trio.sleep(pause)
-                began = trio.current_time()
+                await trio.sleep(min(max(_GATHERED, _REST * self._took), _LONGEST))
                 if changes := self._changes(inotify):
                     await self._echo(changes)
-                pause = min(max(_GATHERED, _REST * (trio.current_time() - began)), _LONGEST)
         except Exception:  # it would end the mount
             log.exception("changes in bpffs are not told to those who watch the mount any more")
         finally:
@@ -224,6 +222,7 @@ class Echoes:
         """Tell the process that echoes of changes; whether it has answered. Raises OSError when it
         cannot be started."""
         assert self._device is not None
+        is_new = self._process is None
         if self._process is None:
             self._process = await trio.lowlevel.open_process(
                 [sys.executable, "-P", "-m", echoing.__name__],
@@ -231,11 +230,14 @@ class Echoes:
                 stdout=subprocess.PIPE,
             )
         assert self._process.stdin and self._process.stdout
+        began = trio.current_time()
         try:
             await self._process.stdin.send_all(as_line(self._device, changes))
-            return bool(await self._process.stdout.receive_some())
+            answered = bool(await self._process.stdout.receive_some())
         except trio.BrokenResourceError:
             return False
+        self._took = 0.0 if is_new else trio.current_time() - began
+        return answered
 
     async def _end(self) -> None:
         """End the process that echoes. Who is cancelled does not wait for that: it may wait for an

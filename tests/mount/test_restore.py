@@ -78,7 +78,7 @@ def cpus(bpf_map: Map) -> int:
     return possible_cpus() if bpf_map.per_cpu else 1
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), tool=st.sampled_from(sorted(TOOLS)))
 def test_what_is_copied_out_comes_back(mounted: Mount, data: st.DataObject, tool: str) -> None:
     made = data.draw(st.lists(typed_maps(), min_size=1, max_size=3))
