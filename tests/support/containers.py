@@ -21,6 +21,12 @@ _ENTER = """
 set -eu
 root=$1 count=$2; shift 2
 for ((n = 0; n < count; n++)); do volume[n]=$1 place[n]=$2; shift 2; done
+findmnt -rno TARGET -t fuse.bpf-fusefs | while read -r mounted; do # see LET_OTHERS_GO
+    case $mounted in
+    "${volume[count - 1]}"/*) ;; # is shared with the host
+    *) umount -l "$mounted" ;;
+    esac
+done
 findmnt -rno TARGET | while read -r mounted; do # pivot_root(2) takes no shared ones
     case " ${volume[*]} " in
     *" $mounted "*) ;;

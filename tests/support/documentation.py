@@ -7,7 +7,7 @@ How pages are written, so that they can be run:
   others are its output, the errors among it.
 - All commands of a page run in one bash, in order, in namespaces of their own (mounts, processes,
   network, cgroups): /sys/fs/bpf is a fresh bpffs with the samples in `demo`, /mnt/bpf is a mount of
-  it, /tmp, /mnt, /run and /usr/local/sbin are empty, /etc is a copy, and nothing else of the root
+  it, /tmp, /mnt, /run, /usr/local/sbin and /var/backups are empty, /etc is a copy, and nothing else of the root
   file system can be written. A page whose first command runs bpf-fusefs begins without that mount.
 - A line `…` stands for any number of lines, and a `…` within a line for anything. `_VARYING` has
   what may be different each time. All else is to be as the page shows it.
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.cgroups import cgroup
+from support.shell import LET_OTHERS_GO
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,7 @@ rmdir /mnt/checkout
 cp -a /etc /run/etc
 mount --bind /run/etc /etc
 mount -t tmpfs -o mode=755 tmpfs /usr/local/sbin
+mount -t tmpfs -o mode=755 tmpfs /var/backups
 mount -t bpf -o mode=700 bpf /sys/fs/bpf
 umount -R -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -190,7 +192,7 @@ _END = "cat /run/log 2>/dev/null\n"
 
 def _script(page: Sequence[Command]) -> str:
     python = shlex.quote(sys.executable)
-    parts = [_SET_UP.format(root=shlex.quote(str(ROOT)), python=python)]
+    parts = [LET_OTHERS_GO, _SET_UP.format(root=shlex.quote(str(ROOT)), python=python)]
     if not re.match(r"bpf-fusefs\b", page[0].text):
         parts.append(_MOUNT)
     parts.append(_BEGIN)

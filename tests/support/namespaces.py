@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.mounting import COMMAND
-from support.shell import Result, run
+from support.shell import LET_OTHERS_GO, Result, run
 
 # Where /bin/sh finds the command when it is told no PATH; the real directory stays as it is.
 INSTALLED = f"""
@@ -20,4 +20,4 @@ def apart(script: str, **names: Path | str) -> Result:
     fails, and its code is the last one's."""
     settings = [f"{name}={value}" for name, value in names.items()]
     shell = ["unshare", "-mpf", "--mount-proc", "--kill-child", "env", *settings]
-    return run([*shell, "bash", "-c", script], seconds=20)
+    return run([*shell, "bash", "-c", LET_OTHERS_GO + script], seconds=20)

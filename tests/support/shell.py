@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
+# For who begins a mount namespace: the mounts of tests that run beside it would not end before it.
+LET_OTHERS_GO = """
+findmnt -rno TARGET -t fuse.bpf-fusefs | while read -r mounted; do umount -l "$mounted"; done
+"""
 
 
 @dataclass(frozen=True)
