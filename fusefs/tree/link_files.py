@@ -12,7 +12,7 @@ from fusefs.bpf.link_fields import LinkType
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
-from fusefs.tree.files import WritableFile, explained
+from fusefs.tree.files import explained
 from fusefs.tree.info_file import links_bits
 from fusefs.tree.link_output import Output, as_link
 from fusefs.tree.map_view import Finder, Found
@@ -22,6 +22,7 @@ from fusefs.tree.sighting import Sighting
 from fusefs.tree.subject import Place, Subject
 from fusefs.tree.targets import open_target, text_to
 from fusefs.tree.types_file import TypesFile
+from fusefs.tree.write_only import WriteOnlyFile
 
 # Links whose program can be another, by type: those whose `bpf_link_ops` have `update_prog`.
 _SWAPPED = frozenset(
@@ -52,20 +53,16 @@ class LinkTypes(TypesFile):
         return links_bits(status)
 
 
-class Detach(WritableFile):
-    """`detach`: writing `1` detaches the link, for good, whoever holds it. It cannot be read."""
+class Detach(WriteOnlyFile):
+    """`detach`: writing `1` detaches the link, for good, whoever holds it."""
 
     __slots__ = ()
-    goes_on = False
 
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject, "detach")
 
     def permissions(self, status: os.stat_result) -> int:
         return links_bits(status) >> 1
-
-    def render(self, obj: Object) -> bytes:
-        return b""
 
     def accept(self, obj: Object, text: str, opening: Opening) -> None:
         if text.strip() != "1":

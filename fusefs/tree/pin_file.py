@@ -8,26 +8,22 @@ import os
 from fusefs.bpf.credentials import acting_as
 from fusefs.bpf.object import Object
 from fusefs.text.errors import Refused
-from fusefs.tree.files import WritableFile
 from fusefs.tree.node import Opening, refusal
 from fusefs.tree.subject import Subject
 from fusefs.tree.targets import names_below
+from fusefs.tree.write_only import WriteOnlyFile
 
 
-class PinFile(WritableFile):
-    """Takes a path below the mount, and pins the object there. It cannot be read."""
+class PinFile(WriteOnlyFile):
+    """Takes a path below the mount, and pins the object there."""
 
     __slots__ = ()
-    goes_on = False
 
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject, "pin")
 
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & 0o200
-
-    def render(self, obj: Object) -> bytes:
-        return b""
 
     def accept(self, obj: Object, text: str, opening: Opening) -> None:
         context = self.subject.context

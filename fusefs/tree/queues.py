@@ -15,11 +15,12 @@ from fusefs.text.names import from_name, to_name
 from fusefs.text.value import check_begins, from_text, to_text
 from fusefs.tree.editing import Partly
 from fusefs.tree.entries import KeyedMap
-from fusefs.tree.files import FixedFile, TextFile, WritableFile
+from fusefs.tree.files import FixedFile, TextFile
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import Node, Opening, gone, refusal
 from fusefs.tree.subject import Subject
 from fusefs.tree.values import as_map
+from fusefs.tree.write_only import WriteOnlyFile
 
 
 class Head(TextFile):
@@ -56,11 +57,10 @@ class Head(TextFile):
                 raise self.refuse(obj, "remove", error) from error
 
 
-class Push(WritableFile):
-    """Takes values and adds them, one a line. It cannot be read."""
+class Push(WriteOnlyFile):
+    """Takes values and adds them, one a line."""
 
     __slots__ = ("view",)
-    goes_on = False
     by_lines = True  # so that others need not wait until thousands are added
 
     def __init__(self, subject: Subject, view: MapView) -> None:
@@ -69,9 +69,6 @@ class Push(WritableFile):
 
     def permissions(self, status: os.stat_result) -> int:
         return status.st_mode & (0 if self.view.frozen(self.subject) else 0o222)
-
-    def render(self, obj: Object) -> bytes:
-        return b""
 
     @property
     def codec(self) -> Codec:

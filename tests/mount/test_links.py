@@ -24,6 +24,7 @@ from support.links import (
 )
 from support.mounting import Mount
 from support.network import network
+from support.shell import Result
 from support.users import DENIED, nobody
 from support.waiting import eventually
 
@@ -83,7 +84,7 @@ def test_a_link_without_a_program(mounted: Mount) -> None:
 def test_detaching(mounted: Mount, to_cgroup: Link) -> None:
     mounted.pin("link", to_cgroup)
     assert mounted.sh("stat -c %A,%s link/detach").stdout == "--w-------,0\n"
-    assert mounted.sh("cat link/detach").stderr.endswith(DENIED)
+    assert mounted.sh("cat link/detach") == Result(0, "", "")  # root may, and it is empty
     assert to_cgroup.details()["cgroup_id"] != 0
     result = mounted.sh("echo 1 > link/detach")
     assert (result.code, result.stderr) == (0, "")
