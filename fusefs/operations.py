@@ -399,6 +399,8 @@ class Operations(pyfuse3.Operations):
         self._root.turn()
         fh = self._open_created(known, flags, ctx)
         try:
+            await waiting.begun(self._file(fh))
+            self._root.turn()
             # What the kernel still knows from the lookup may be another value's size.
             if known.tell(known.attributes()):
                 pyfuse3.invalidate_inode(inode, attr_only=True)

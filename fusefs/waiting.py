@@ -34,6 +34,15 @@ class Notified(Protocol):
         """Have them poll again. Raises OSError."""
 
 
+async def begun(handle: Handle) -> None:
+    """Have an open file make what tells its size, if that is soon done."""
+    deadline = trio.current_time() + PATIENCE
+    for _ in handle.begin():
+        await trio.lowlevel.checkpoint()
+        if trio.current_time() >= deadline:
+            return
+
+
 async def read(handle: Handle, offset: int, size: int) -> bytes:
     """Read from an open file, when it can be read. Raises OSError: EINTR when nothing has come for
     some time; programs then read again, unless it was a signal that they wait for."""

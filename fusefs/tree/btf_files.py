@@ -10,9 +10,10 @@ from fusefs.bpf.btf_object import BtfObject
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.object import Object
 from fusefs.text.declarations import every_declaration
-from fusefs.tree.files import ObjectFile, StreamFile
+from fusefs.tree.files import ObjectFile
 from fusefs.tree.map_view import Finder, Found
 from fusefs.tree.node import Attributes, Handle, Node, Opening
+from fusefs.tree.stream_files import StreamFile
 from fusefs.tree.subject import Subject
 from fusefs.tree.types_file import comment
 from fusefs.tree.values import as_map

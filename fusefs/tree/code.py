@@ -16,8 +16,9 @@ from fusefs.bpf.task import Task
 from fusefs.text import machine_code
 from fusefs.text.listing import listing
 from fusefs.tree.code_names import HIDDEN, ProgramNames, kernel_addresses
-from fusefs.tree.files import Fixed, ObjectFile, StreamFile
+from fusefs.tree.files import Fixed, ObjectFile
 from fusefs.tree.node import Attributes, Handle, Opening, refusal
+from fusefs.tree.stream_files import StreamFile
 from fusefs.tree.subject import Subject
 
 _HIDDEN = f"# {HIDDEN}\n"

@@ -1,7 +1,7 @@
-"""The files of an object's directory: those that show a text, those that stream, and writing.
+"""The files of an object's directory: those that show a text, and writing.
 
-A `TextFile` is rendered whole when it is opened, and its size is true. A `StreamFile` may be of
-any length; it is made while it is read, and its size is 0, as in /proc.
+A `TextFile` is rendered whole when it is opened, and its size is true. What may be of any length
+is a `StreamFile` (`tree/stream_files.py`).
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import ClassVar
 
 from fusefs.bpf.credentials import Caller
@@ -34,8 +33,6 @@ from fusefs.tree.node import (
 from fusefs.tree.sighting import Sighting
 from fusefs.tree.subject import Subject
 
-# Others have a turn after so many seconds in which a stream was made.
-_TURN = 0.003
 # The kernel's errno, the one that a user of the shell understands, and the reason for the log.
 _TRANSLATED = {
     ENOTSUPP: (errno.EOPNOTSUPP, "the kernel does not support this for this type of {kind}"),
@@ -289,106 +286,3 @@ class Fixed(Handle):
 
     def read(self, offset: int, size: int) -> bytes | None:
         return self._contents[offset : offset + size]
-
-
-class StreamFile(ObjectFile):
-    """A file that is made while it is read."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def stream(self, obj: Object) -> Iterator[bytes]:
-        """The text, in pieces of bounded size; an empty one where others may have a turn."""
-
-    def attributes(self) -> Attributes:
-        return self.basics(self.subject.status())
-
-    def open(self, flags: int, caller: Caller) -> Handle:
-        self.admit(Opening(flags, caller))
-        return Streaming(self, self.subject.open())
-
-
-class Pieces(Handle):
-    """An open stream, in pieces; an empty one where others may have a turn. Going back further than
-    to the last read means to read it again from its start, as in /proc.
-
-    A read is filled, as that of a file is: some programs take less for its end. Those that share
-    an open file come one after the other, lest each throw away what another waits for.
-    """
-
-    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
-        """`make` begins anew."""
-        self._make = make
-        self._current: tuple[int, int] | None = None  # the read that is being filled
-        self._restart()
-
-    def _restart(self) -> None:
-        self._pieces = self._make()
-        self._text, self._start = b"", 0  # what was made and may be read, and where it begins
-        self._untouched = True
-        self._error: OSError | None = None  # what the stream ended with
-
-    def read(self, offset: int, size: int) -> bytes | None:
-        if self._current not in (None, (offset, size)):
-            return None
-        if offset < self._start or (offset == 0 and not self._untouched):
-            self._restart()
-        self._current = None
-        if not self._gather(offset, offset + size, time.monotonic() + _TURN):
-            self._current = offset, size
-            return None
-        self._untouched = False
-        text = self._text[offset - self._start :][:size]
-        if self._error and not text:
-            raise self._error
-        return text
-
-    def close(self) -> None:
-        if isinstance(self._pieces, Generator):
-            self._pieces.close()
-
-    def filler(self, offset: int, size: int) -> bytes:
-        if self._current != (offset, size):
-            return b""
-        text = self._text[offset - self._start :]
-        if text or self.awaited is not None:  # else who reads goes on
-            self._current = None
-        self._untouched = self._untouched and not text
-        return text
-
-    def _gather(self, offset: int, end: int, until: float) -> bool:
-        """Make the stream up to `end`, of which what is before `offset` is not needed; whether that
-        is done, and not cut short for others to have a turn."""
-        parts = [self._text]
-        reached = self._start + len(self._text)
-        whole = True
-        while reached < end and whole and (piece := self._next()) is not None:
-            if reached <= offset:
-                parts, self._start = [], reached
-            parts.append(piece)
-            reached += len(piece)
-            whole = bool(piece) and time.monotonic() < until
-        self._text = b"".join(parts)
-        if self._start < offset <= reached:
-            self._text, self._start = self._text[offset - self._start :], offset
-        return whole or reached >= end
-
-    def _next(self) -> bytes | None:
-        """The next piece; None when there is none."""
-        try:
-            return next(self._pieces, None)
-        except OSError as error:  # after what was made before it
-            self._error = error
-            return None
-
-
-class Streaming(Pieces):
-    """An open stream of an object, which stays as long as it is open."""
-
-    def __init__(self, file: StreamFile, obj: Object) -> None:
-        super().__init__(lambda: file.stream(obj))
-        self._object = obj
-
-    def close(self) -> None:
-        super().close()
-        self._object.close()

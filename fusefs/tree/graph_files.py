@@ -14,9 +14,10 @@ from fusefs.bpf.task import Task
 from fusefs.text.graph import Graph, Key, dot
 from fusefs.text.jsontext import escape_controls
 from fusefs.tree.context import Context
-from fusefs.tree.files import ObjectFile, Pieces
+from fusefs.tree.files import ObjectFile
 from fusefs.tree.graph_facts import collected
 from fusefs.tree.node import FRESH, Attributes, Handle, Opening
+from fusefs.tree.stream_files import Pieces
 from fusefs.tree.subject import Subject
 
 Base = Callable[[], tuple[str, ...] | None]

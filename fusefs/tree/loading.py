@@ -24,9 +24,10 @@ from fusefs.text.errors import Incomplete, Refused
 from fusefs.text.reading import LinesReader
 from fusefs.text.value import to_text
 from fusefs.tree.editing import decoded
-from fusefs.tree.files import Streaming, explained
+from fusefs.tree.files import explained
 from fusefs.tree.gathered import Gathered
 from fusefs.tree.node import Opening, refusal
+from fusefs.tree.stream_files import Streaming
 
 if TYPE_CHECKING:
     from fusefs.tree.streams import EntriesJsonl
@@ -69,6 +70,9 @@ class Loading(Streaming):
         self._count = 0  # of what was gathered
         self._refused = False
         self._complained = False  # whether the log has it that the last line is incomplete
+
+    def begin(self) -> Iterator[None]:
+        return iter(())  # it is open to be written
 
     def write(self, offset: int, data: bytes) -> int:
         if offset == 0 and not self._appends:

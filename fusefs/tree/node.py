@@ -110,6 +110,11 @@ class Handle:
         """Whether the file is not there before a value is written here."""
         return False
 
+    def begin(self) -> Iterator[None]:
+        """What is to be made before who opened it hears of that, so that its size can be told; in
+        pieces between which others may have a turn. It may be left at any of them."""
+        return iter(())
+
     def read(self, offset: int, size: int) -> bytes | None:
         """Up to `size` bytes from `offset`; nothing at the end; None for "not yet, ask again",
         when there is an `awaited` descriptor after it can be read."""

@@ -14,10 +14,11 @@ from fusefs.bpf.mounts import is_read_only
 from fusefs.bpf.object import Object
 from fusefs.bpf.ring_buffer import Batch, RingBuffer, UserRingBuffer
 from fusefs.text.records import Records, record_lines
-from fusefs.tree.files import ObjectFile, StreamFile
+from fusefs.tree.files import ObjectFile
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import Attributes, Handle, check_access, refusal
 from fusefs.tree.queues import Push
+from fusefs.tree.stream_files import StreamFile
 from fusefs.tree.subject import Subject
 from fusefs.tree.values import as_map
 

@@ -13,11 +13,11 @@ from fusefs.bpf.object import Object
 from fusefs.text.errors import Refused
 from fusefs.text.lines import Entry, from_line
 from fusefs.tree.entries import KeyedMap
-from fusefs.tree.files import StreamFile
 from fusefs.tree.loading import Loading
 from fusefs.tree.map_types import Shape
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import Change, Handle, Opening, refusal, wants_write
+from fusefs.tree.stream_files import StreamFile
 from fusefs.tree.subject import Subject
 from fusefs.tree.values import as_map
 

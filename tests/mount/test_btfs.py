@@ -185,8 +185,10 @@ def test_its_memory_is_given_back(mounted: Mount, kernels: Path) -> None:
 def test_declarations_of_a_program(mounted: Mount, tmp_path: Path) -> None:
     with pair() as btf:
         number = btf.info.id
-        text = (of(mounted, btf) / "types.h").read_text()
-        assert os.stat(of(mounted, btf) / "types.h").st_size == 0
+        with (of(mounted, btf) / "types.h").open() as file:
+            size = os.fstat(file.fileno()).st_size
+            text = file.read()
+        assert size == len(text)
     guard = f"BPF_BTF_{number}_TYPES_H"
     declared = (
         "struct pair {\n\tint a;\n\tstruct {\n\t\tint b;\n\t} inner;\n};\n\n"

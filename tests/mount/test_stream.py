@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +14,11 @@ from pathlib import Path
 import pytest
 from support.maps import NO_PREALLOC, make_map, u32, u64
 from support.mounting import Mount
+from support.shell import Result
+from support.waiting import eventually
 
 from fusefs.bpf.map import Map, MapType
+from fusefs.tree.node import FRESH
 
 ENTRIES = 200_000
 SOME = 20_000
@@ -90,6 +95,56 @@ def test_reads_of_any_size_give_the_same_text(mounted: Mount, size: int) -> None
 
 def test_its_size_is_that_of_a_stream(large: Path) -> None:
     assert os.stat(large / "entries.jsonl").st_size == 0
+    with (large / "entries.jsonl").open("rb") as file:
+        assert os.fstat(file.fileno()).st_size == 0
+        assert file.read(10)
+    assert os.stat(large / "entries.jsonl").st_size == 0
+
+
+@pytest.mark.parametrize("name", ["entries.jsonl", "count"])
+def test_a_short_one_has_its_size_as_long_as_it_is_open(mounted: Mount, name: str) -> None:
+    mounted.pin("short", make_map()).update(u32(1), u64(10))
+    file = mounted.path / "short" / name
+    assert os.stat(file).st_size == 0
+    with file.open("rb") as first, file.open("rb") as second:
+        size = os.fstat(first.fileno()).st_size
+        assert size == len(first.read()) > 0
+        first.close()
+        time.sleep(2 * FRESH)
+        assert os.fstat(second.fileno()).st_size == size
+        assert len(second.read()) == size
+    eventually("it is closed", lambda: os.stat(file).st_size == 0)
+
+
+def test_a_short_one_is_what_was_there_when_it_was_opened(mounted: Mount) -> None:
+    made = mounted.pin("short", make_map())
+    made.update(u32(1), u64(10))
+    with (mounted.path / "short/entries.jsonl").open("rb") as file:
+        made.update(u32(1), u64(1234))
+        assert file.read() == b'{"key": 1, "value": 10}\n'
+        file.seek(0)
+        assert file.read() == b'{"key": 1, "value": 1234}\n'
+
+
+COPIES = {
+    "cp -r": "cp -r short/. {}",
+    "tar": "tar c -C short . | tar x -C {}",
+    "rsync": "rsync -a short/ {}",
+    "python": 'python3 -c \'import shutil; shutil.copytree("short", "{}", dirs_exist_ok=1)\'',
+    "gio copy": "for f in short/*; do [ -d $f ] || gio copy $f {} || exit; done",
+}
+
+
+@pytest.mark.parametrize("command", COPIES.values(), ids=list(COPIES))
+def test_a_short_one_is_copied_whole(mounted: Mount, command: str, tmp_path: Path) -> None:
+    made = mounted.pin("short", make_map(max_entries=1_000))
+    for number in range(1_000):
+        made.update(u32(number), u64(number))
+    assert mounted.sh(command.format(tmp_path)) == Result(0, "", "")
+    assert (tmp_path / "count").read_text() == f"{1_000}\n"
+    lines = (tmp_path / "entries.jsonl").read_bytes()
+    assert lines == (mounted.path / "short/entries.jsonl").read_bytes()
+    assert lines.count(b"\n") == 1_000
 
 
 def test_count(large: Path) -> None:
@@ -134,12 +189,14 @@ def test_others_are_served_meanwhile(mounted: Mount, large: Path, what: str) -> 
         ["bash", "-c", f"for n in {{1..2}}; do {what}; done"],
         cwd=mounted.path,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,
     ) as dump:
         while dump.poll() is None and turns < 300:
             start = time.monotonic()
             assert name.read_text()
             longest, turns = max(longest, time.monotonic() - start), turns + 1
-        dump.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(dump.pid, signal.SIGKILL)  # not bash alone: what it runs keeps the mount busy
     assert turns > 5
     assert longest < 0.5
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusefs.tree.files import Pieces
+from fusefs.tree.stream_files import Pieces
 
 
 def read(stream: Pieces, offset: int, size: int) -> bytes:
