@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from support.shell import Result, run
@@ -24,7 +24,7 @@ class Screen:
         """Run a command with this screen."""
         return run(command, env=self.env, seconds=seconds)
 
-    def window(self, title: str) -> str:
+    def window(self, title: str, seconds: float = 20) -> str:
         """The id of the visible window whose title matches a regular expression, once there is
         one."""
 
@@ -32,7 +32,7 @@ class Screen:
             result = self.run("xdotool", "search", "--onlyvisible", "--name", title)
             return result.stdout.split("\n")[0]
 
-        return eventually(f"a window {title}", found, 20)
+        return eventually(f"a window {title}", found, seconds)
 
     def keys(self, window: str, *keys: str) -> None:
         """Press keys, one after the other, by the names that xdotool knows."""
@@ -76,10 +76,13 @@ def screen(home: Path) -> Iterator[Screen]:
 
 
 @contextlib.contextmanager
-def program(screen: Screen, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with a window, and a session bus of its own, as long as this lasts."""
+def program(
+    screen: Screen, *command: str | Path, tracer: Sequence[str | Path] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program with a window, and a session bus of its own, as long as this lasts; `tracer` is a
+    command that runs both, and so whatever the bus starts."""
     with subprocess.Popen(
-        ["dbus-run-session", "--", *command],
+        [*tracer, "dbus-run-session", "--", *command],
         env=dict(screen.env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
