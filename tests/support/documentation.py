@@ -7,8 +7,9 @@ How pages are written, so that they can be run:
   others are its output, the errors among it.
 - All commands of a page run in one bash, in order, in namespaces of their own (mounts, processes,
   network, cgroups): /sys/fs/bpf is a fresh bpffs with the samples in `demo`, /mnt/bpf is a mount of
-  it, /tmp, /mnt, /run, /usr/local/sbin and /var/backups are empty, /etc is a copy, and nothing else of the root
-  file system can be written. A page whose first command runs bpf-fusefs begins without that mount.
+  it, /tmp, /mnt, /run, /usr/local/sbin and /var/backups are empty, /etc is a copy, and nothing else
+  of the root file system can be written. A page whose first command runs bpf-fusefs begins without
+  that mount.
 - A line `…` stands for any number of lines, and a `…` within a line for anything. `_VARYING` has
   what may be different each time. All else is to be as the page shows it.
 - ```` ```console any-order ```` : the lines of each output come in an order that means nothing.
