@@ -32,7 +32,7 @@ def mounts_at(path: Path) -> list[str]:
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields, _, rest = line.partition(" - ")
-        if fields.split()[4] == str(path):
+        if fields.split()[4].replace("\\040", " ") == str(path):
             found.append(rest.split()[0])
     return found
 
