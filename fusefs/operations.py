@@ -1,33 +1,27 @@
-"""FUSE requests, answered by the nodes of the tree. Only here do pyfuse3 and the tree meet.
-
-Any exception but FUSEError that a handler lets through kills the mount. So every handler is
-wrapped by `request`, which has an errno for each.
-"""
+"""FUSE requests, answered by the nodes of the tree. Only here do pyfuse3 and the tree meet."""
 
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import select
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
 
 import pyfuse3
 import trio
-from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
+from pyfuse3 import EntryAttributes, FileInfo, RequestContext
 
 from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
-from fusefs.bpf.credentials import Caller
 from fusefs.created import Created
 from fusefs.echoes import Echoes
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
 from fusefs.replies import DirectoryReply, entry_of
+from fusefs.requests import Shown, caller_of, request
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
     Change,
@@ -42,53 +36,8 @@ from fusefs.tree.node import (
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
-Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
-
 # What poll(2) says of an ordinary file: DEFAULT_POLLMASK, linux/poll.h.
 _POLLED = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
-
-
-def request(handler: Handler[P, R]) -> Handler[P, R]:
-    """Let a handler fail with nothing but an errno.
-
-    OSError keeps its own; anything unforeseen is EIO, with its traceback in the log, and the
-    mount goes on.
-    """
-    name = handler.__name__
-
-    @functools.wraps(handler)
-    async def wrapper(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        self._root.turn()
-        try:
-            result = await handler(self, *args, **kwargs)
-        except OSError as error:
-            number = error.errno or errno.EIO
-            log.debug("%s: %s", _Shown(name, args), errno.errorcode.get(number, number))
-            raise FUSEError(number) from error
-        except Exception as error:
-            log.exception("%s failed", _Shown(name, args))
-            raise FUSEError(errno.EIO) from error
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s", _Shown(name, args))
-        return result
-
-    return wrapper
-
-
-class _Shown:
-    """A request as the log shows it; made only if the log does."""
-
-    def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
-        self._name = name
-        self._arguments = arguments
-
-    def __str__(self) -> str:
-        plain = [repr(a)[:80] for a in self._arguments if isinstance(a, int | bytes | list)]
-        callers = [a for a in self._arguments if isinstance(a, RequestContext)]
-        by = "".join(f" by pid {ctx.pid} uid {ctx.uid}" for ctx in callers)
-        return f"{self._name}({', '.join(plain)}){by}"
 
 
 class Operations(pyfuse3.Operations):
@@ -99,7 +48,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, root: Mirror, mountpoint: str) -> None:
         super().__init__()
-        self._root = root
+        self.root = root
         self._polls: waiting.Polls  # since `start`
         self._inodes = InodeTable(root)
         self._echoes = Echoes(mountpoint, self._inodes.node)
@@ -116,7 +65,7 @@ class Operations(pyfuse3.Operations):
         the first request."""
         self._polls = waiting.Polls(nursery)
         self._echoes.start(nursery)
-        kept = self._root.kept
+        kept = self.root.kept
         kept.on_first = lambda: nursery.start_soon(waiting.let_go, kept)
 
     # Inodes
@@ -149,7 +98,7 @@ class Operations(pyfuse3.Operations):
         for listing in self._listings.get(parent_inode, ()):
             listing.looked_up(child)
         try:
-            node = parent.lookup_by(child, _caller(ctx))
+            node = parent.lookup_by(child, caller_of(ctx))
         except FileNotFoundError:
             if (created := self._created.find(parent_inode, name)) is None:
                 raise
@@ -164,7 +113,7 @@ class Operations(pyfuse3.Operations):
             for number, lookups in inode_list:
                 self._inodes.forget(number, lookups)
         except Exception:
-            log.exception("%s failed", _Shown("forget", (inode_list,)))
+            log.exception("%s failed", Shown("forget", (inode_list,)))
 
     @request
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
@@ -191,7 +140,7 @@ class Operations(pyfuse3.Operations):
         if change.size is not None and fh is not None:
             self._file(fh).truncate(change.size)
         else:
-            node.change(change, _caller(ctx))
+            node.change(change, caller_of(ctx))
         return entry_of(self._inode(inode))
 
     @request
@@ -220,7 +169,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        told = self._root.statvfs()
+        told = self.root.statvfs()
         data = pyfuse3.StatvfsData()
         data.f_bsize, data.f_frsize, data.f_blocks = told.f_bsize, told.f_frsize, told.f_blocks
         data.f_bfree, data.f_bavail, data.f_files = told.f_bfree, told.f_bavail, told.f_files
@@ -237,7 +186,7 @@ class Operations(pyfuse3.Operations):
         parent, child = self._directory(parent_inode), os.fsdecode(name)
         if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
             return self._referred(made)
-        node = parent.mkdir(child, mode, _caller(ctx))
+        node = parent.mkdir(child, mode, caller_of(ctx))
         self._echoes.made_here(parent_inode, child)
         return self._referred(node)
 
@@ -254,7 +203,7 @@ class Operations(pyfuse3.Operations):
         parent, child = self._directory(parent_inode), os.fsdecode(name)
         if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
             return self._referred(made)
-        node = parent.symlink(child, os.fsdecode(target), _caller(ctx))
+        node = parent.symlink(child, os.fsdecode(target), caller_of(ctx))
         self._echoes.made_here(parent_inode, child)
         return self._referred(node)
 
@@ -267,7 +216,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         parent, child = self._directory(parent_inode), os.fsdecode(name)
-        parent.unlink(child, _caller(ctx))
+        parent.unlink(child, caller_of(ctx))
         self._removed(parent_inode)
         self._echoes.made_here(parent_inode, child)
 
@@ -276,7 +225,7 @@ class Operations(pyfuse3.Operations):
         parent, child = self._directory(parent_inode), os.fsdecode(name)
         if self._echoes.removed(ctx.pid, parent_inode, child):
             return
-        parent.rmdir(child, _caller(ctx))
+        parent.rmdir(child, caller_of(ctx))
         self._echoes.made_here(parent_inode, child)
 
     @request
@@ -292,7 +241,7 @@ class Operations(pyfuse3.Operations):
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
         to = self._directory(parent_inode_new)
         parent = self._directory(parent_inode_old)
-        parent.rename(old, to, new, RenameFlags(flags), _caller(ctx))
+        parent.rename(old, to, new, RenameFlags(flags), caller_of(ctx))
         self._removed(parent_inode_old)
         # The kernel tells an exchange as a rename there and one back.
         for _ in range(2 if flags & RenameFlags.EXCHANGE else 1):
@@ -323,7 +272,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listing(fh)
         await listing.seek(start_id)
-        self._root.turn()
+        self.root.turn()
         listing.begin()
         reply = DirectoryReply(token, self._inodes, listing, self._plain)
         try:
@@ -332,7 +281,7 @@ class Operations(pyfuse3.Operations):
                     return
                 if listing.overdue():
                     await trio.lowlevel.checkpoint()
-                    self._root.turn()
+                    self.root.turn()
         except BaseException:
             reply.take_back()
             raise
@@ -363,7 +312,7 @@ class Operations(pyfuse3.Operations):
         """Open the file of an inode; the file handle."""
         if not isinstance(inode.node, File):
             raise refusal(errno.EISDIR)
-        handle = inode.node.open(flags, _caller(ctx))
+        handle = inode.node.open(flags, caller_of(ctx))
         inode.opened()
         fh = self._keep(handle)
         self._opened[fh] = inode
@@ -396,11 +345,11 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
         await waiting.prepared(known.node)
-        self._root.turn()
+        self.root.turn()
         fh = self._open_created(known, flags, ctx)
         try:
             await waiting.begun(self._file(fh))
-            self._root.turn()
+            self.root.turn()
             # What the kernel still knows from the lookup may be another value's size.
             if known.tell(known.attributes()):
                 pyfuse3.invalidate_inode(inode, attr_only=True)
@@ -414,7 +363,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         parent = self._directory(parent_inode)
-        file = parent.create(os.fsdecode(name), mode, _caller(ctx))
+        file = parent.create(os.fsdecode(name), mode, caller_of(ctx))
         inode = self._inodes.enter(file)
         try:
             fh = self._open(inode, flags | os.O_CREAT, ctx)
@@ -462,19 +411,3 @@ class Operations(pyfuse3.Operations):
     @request
     async def release(self, fh: int) -> None:
         self._close(fh)
-
-
-def _caller(ctx: RequestContext) -> Caller:
-    """Who asks, with all their groups, which the request itself does not carry."""
-    if ctx.uid == 0:
-        return _root(ctx.gid)
-    try:
-        groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
-    except (FileNotFoundError, ProcessLookupError):
-        groups = frozenset()  # the process is in a pid namespace that we do not see
-    return Caller(ctx.uid, ctx.gid, groups)
-
-
-@functools.lru_cache(16)
-def _root(gid: int) -> Caller:
-    return Caller(0, gid, frozenset(os.getgroups()))

@@ -25,7 +25,7 @@ from fusefs.text.names import to_name, whole_key
 from fusefs.text.parse import parse
 from fusefs.tree.by_id import IdPlace
 from fusefs.tree.context import Context
-from fusefs.tree.entries import Entries
+from fusefs.tree.entries_directory import Entries
 from fusefs.tree.error_log import ErrorLogs
 from fusefs.tree.formats import Formats
 from fusefs.tree.map_files import map_files

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from fusefs.tree.btf_files import BlobOfMap
 from fusefs.tree.cgroup_slots import CgroupArray
 from fusefs.tree.controls import FormatFile, Frozen
-from fusefs.tree.entries import Entries, KeyedMap
+from fusefs.tree.entries import KeyedMap
+from fusefs.tree.entries_directory import Entries
 from fusefs.tree.map_types import Shape, Traits
 from fusefs.tree.map_view import Finder, Found, MapView
 from fusefs.tree.node import Node

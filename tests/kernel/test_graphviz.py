@@ -260,7 +260,7 @@ def test_graphviz_is_found_as_soon_as_it_is_installed(
     command = tmp_path / "dot"
     command.write_text("#!/bin/sh\necho drawn\n")
     command.chmod(0o755)
-    for directory in [tmp_path, *tmp_path.parents][:3]:
+    for directory in [tmp_path, *tmp_path.parents][:4]:
         directory.chmod(directory.stat().st_mode | 0o055)
     assert available()
     with Drawing(["digraph {}"]) as drawing:

@@ -17,6 +17,7 @@ import fusefs.inodes
 import fusefs.operations
 import fusefs.tree.editing
 import fusefs.tree.entries
+import fusefs.tree.entries_directory
 import fusefs.tree.files
 import fusefs.tree.mirror
 
@@ -36,13 +37,13 @@ CALLED: dict[str, tuple[object, str]] = {
     "mknod": (fusefs.operations, "refusal"),
     "symlink": (fusefs.tree.mirror.Mirror, "symlink"),
     "link": (fusefs.operations, "refusal"),
-    "unlink": (fusefs.tree.entries.Entries, "unlink"),
+    "unlink": (fusefs.tree.entries_directory.Entries, "unlink"),
     "rmdir": (fusefs.tree.mirror.Mirror, "rmdir"),
     "rename": (fusefs.tree.mirror.Mirror, "rename"),
     "opendir": (fusefs.tree.mirror.Mirror, "enter"),
     "readdir": (fusefs.bpf.bpffs.Directory, "list"),
     "open": (fusefs.tree.entries.Entry, "open"),
-    "create": (fusefs.tree.entries.Entries, "create"),
+    "create": (fusefs.tree.entries_directory.Entries, "create"),
     "read": (fusefs.tree.files.Reading, "read"),
     "poll": (fusefs.operations.Operations, "_file"),
     "write": (fusefs.tree.editing.Editing, "write"),

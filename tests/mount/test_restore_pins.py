@@ -245,6 +245,9 @@ def test_names_that_are_cut(mounted: Mount, tmp_path: Path) -> None:
         }.items():
             (tmp_path / name).mkdir()
             assert mounted.sh(f"{command} long {tmp_path / name}/").code == 0
+    # As of a map whose stream is too long to be copied by its size.
+    for name in ("with", "without"):
+        replace(tmp_path / name / "long/entries.jsonl", "")
     empty(mounted)
     result = restore(tmp_path / "without", mounted.source)
     assert (result.code, result.stdout) == (1, "")
@@ -285,6 +288,8 @@ def test_devices_that_are_gone(mounted: Mount, tmp_path: Path) -> None:
         sample.update(u32(7), u32(1) + u32(0))
         copied(mounted, "ports", "rsync", tmp_path)
     empty(mounted)
+    for name in ("entries.jsonl", "count"):
+        replace(tmp_path / "ports" / name, "")
     entries = tmp_path / "ports/entries"
     replace(entries / "8", '{"ifindex": 9, "interface": "gone0", "prog_id": 0}\n')
     replace(entries / "9", '{"ifindex": 1, "interface": "lo", "prog_id": 12}\n')

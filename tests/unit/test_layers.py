@@ -42,7 +42,7 @@ def allowed(importer: str, module: str) -> bool:
     if top in ("pyfuse3", "trio"):
         if top == "trio" and within(importer, "fusefs.waiting", "fusefs.listing", "fusefs.echoes"):
             return True
-        above = ("operations", "replies", "loop", "mount", "plain_entries")
+        above = ("operations", "requests", "replies", "loop", "mount", "plain_entries")
         return within(importer, *(f"fusefs.{name}" for name in above))
     if top == "fusefs":
         if within(importer, "fusefs.bpf"):

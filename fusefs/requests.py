@@ -1,0 +1,85 @@
+"""What all handlers of FUSE requests have in common.
+
+Any exception but FUSEError that a handler lets through kills the mount. So every handler is
+wrapped by `request`, which has an errno for each.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+from pyfuse3 import FUSEError, RequestContext
+
+from fusefs.bpf.credentials import Caller
+
+if TYPE_CHECKING:
+    from fusefs.operations import Operations
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
+
+
+def request(handler: Handler[P, R]) -> Handler[P, R]:
+    """Let a handler fail with nothing but an errno.
+
+    OSError keeps its own; anything unforeseen is EIO, with its traceback in the log, and the
+    mount goes on.
+    """
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def wrapper(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.root.turn()
+        try:
+            result = await handler(self, *args, **kwargs)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            log.debug("%s: %s", Shown(name, args), errno.errorcode.get(number, number))
+            raise FUSEError(number) from error
+        except Exception as error:
+            log.exception("%s failed", Shown(name, args))
+            raise FUSEError(errno.EIO) from error
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s", Shown(name, args))
+        return result
+
+    return wrapper
+
+
+class Shown:
+    """A request as the log shows it; made only if the log does."""
+
+    def __init__(self, name: str, arguments: tuple[object, ...]) -> None:
+        self._name = name
+        self._arguments = arguments
+
+    def __str__(self) -> str:
+        plain = [repr(a)[:80] for a in self._arguments if isinstance(a, int | bytes | list)]
+        callers = [a for a in self._arguments if isinstance(a, RequestContext)]
+        by = "".join(f" by pid {ctx.pid} uid {ctx.uid}" for ctx in callers)
+        return f"{self._name}({', '.join(plain)}){by}"
+
+
+def caller_of(ctx: RequestContext) -> Caller:
+    """Who asks, with all their groups, which the request itself does not carry."""
+    if ctx.uid == 0:
+        return _root(ctx.gid)
+    try:
+        groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+    except (FileNotFoundError, ProcessLookupError):
+        groups = frozenset()  # the process is in a pid namespace that we do not see
+    return Caller(ctx.uid, ctx.gid, groups)
+
+
+@functools.lru_cache(16)
+def _root(gid: int) -> Caller:
+    return Caller(0, gid, frozenset(os.getgroups()))
