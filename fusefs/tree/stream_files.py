@@ -14,6 +14,8 @@ from fusefs.tree.subject import Subject
 
 # Others have a turn after so many seconds in which a stream was made.
 _TURN = 0.003
+# More often while it is opened, since that is one request, of many turns.
+_SHORT_TURN = 0.001
 # A stream of fewer bytes is made when it is opened.
 _SHORT = 1 << 20
 
@@ -140,7 +142,7 @@ class Streaming(Pieces):
         self._object = obj
 
     def begin(self) -> Iterator[None]:
-        while not self._gather(0, _SHORT, time.monotonic() + _TURN):
+        while not self._gather(0, _SHORT, time.monotonic() + _SHORT_TURN):
             yield
         if len(self._text) < _SHORT and not self._error:
             self._whole = True
