@@ -8,7 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.mounting import COMMAND, Mount, SharedMount, mounted_bpffs
+from support.mounting import (
+    COMMAND,
+    Mount,
+    SharedMount,
+    mounted_bpffs,
+    temporary_directory,
+    unmount,
+)
 from support.mounting import mounted as mounted_at
 
 Mounter = Callable[..., Mount]
@@ -41,6 +48,18 @@ def bpffs() -> Iterator[Path]:
     """A fresh bpffs."""
     with mounted_bpffs() as path:
         yield path
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty directory, to mount on."""
+    with temporary_directory() as parent:
+        path = parent / "place"
+        path.mkdir()
+        try:
+            yield path
+        finally:
+            unmount(path)
 
 
 @pytest.fixture

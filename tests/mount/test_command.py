@@ -7,12 +7,12 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.maps import dump, make_map, pin
-from support.mounting import COMMAND, Mount, mounts_at, temporary_directory, unmount
+from support.mounting import COMMAND, Mount, mounts_at
 from support.shell import Result, run
 from support.waiting import eventually
 
@@ -20,18 +20,6 @@ from fusefs import __version__
 
 Mounter = Callable[..., Mount]
 TYPE = "fuse.bpf-fusefs"
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """An empty directory, to mount on."""
-    with temporary_directory() as parent:
-        path = parent / "mount"
-        path.mkdir()
-        try:
-            yield path
-        finally:
-            unmount(path)
 
 
 def command(*arguments: str | Path) -> Result:

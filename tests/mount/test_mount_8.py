@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.maps import make_map, pin
-from support.mounting import COMMAND, temporary_directory
+from support.mounting import COMMAND
 from support.namespaces import INSTALLED, apart
 from support.shell import Result
 
 TYPE = "fuse.bpf-fusefs"
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """An empty directory, to mount on."""
-    with temporary_directory() as parent:
-        (parent / "place").mkdir()
-        yield parent / "place"
 
 
 @pytest.fixture

@@ -225,18 +225,6 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
         yield made
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """An empty directory, to mount on."""
-    with temporary_directory() as parent:
-        path = parent / "place"
-        path.mkdir()
-        try:
-            yield path
-        finally:
-            unmount(path)
-
-
 def told_of(systemd: Systemd) -> list[str]:
     return ["env", f"NOTIFY_SOCKET={systemd.address}", *COMMAND]
 
