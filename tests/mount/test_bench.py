@@ -58,7 +58,7 @@ ROWS = [
 
 def mounted_below(path: Path) -> str:
     """What the kernel says of mounts there."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/self/mountinfo").read_text(errors="replace").split("\n")[:-1]
     return "\n".join(line for line in lines if f" {path}/" in line)
 
 
