@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.maps import make_map, u32, u64
 from support.mounting import (
     COMMAND,
     Mount,
@@ -17,6 +18,8 @@ from support.mounting import (
     unmount,
 )
 from support.mounting import mounted as mounted_at
+
+from fusefs.bpf.map import Map
 
 Mounter = Callable[..., Mount]
 
@@ -95,3 +98,11 @@ def mounted(shared: SharedMount) -> Iterator[Mount]:
     """A mount of an empty bpffs. Its log must have nothing to complain of after the test."""
     with shared.borrowed() as mount:
         yield mount
+
+
+@pytest.fixture
+def sample(mounted: Mount) -> Map:
+    """A pinned map of which the entry 1 is 500."""
+    made = mounted.pin("sample", make_map())
+    made.update(u32(1), u64(500))
+    return made

@@ -26,17 +26,19 @@ OTHER = 65533  # another user that is not root
 
 
 @pytest.fixture
-def sample(mounted: Mount) -> Map:
-    """A pinned map with an entry."""
-    made = mounted.pin("sample", make_map())
-    made.update(u32(1), u64(500))
-    return made
-
-
-@pytest.fixture
 def entries(mounted: Mount, sample: Map) -> Path:
     """The directory of its entries."""
     return mounted.path / "sample/entries"
+
+
+def for_all(mounter: Mounter) -> tuple[Mount, Map]:
+    """A mount for all users, and in it a map with an entry that all may write."""
+    mount = mounter("-o", "allow_other")
+    mount.sh("chmod 755 .")
+    made = mount.pin("sample", make_map())
+    made.update(u32(1), u64(500))
+    os.chmod(mount.source / "sample", 0o666)
+    return mount, made
 
 
 def number_of(error: pytest.ExceptionInfo[OSError]) -> int | None:
@@ -168,11 +170,7 @@ def test_an_array_is_edited_by_its_owner(mounter: Mounter, kind: MapType) -> Non
 
 def test_others_files_are_as_private_as_anywhere(mounter: Mounter) -> None:
     """In a directory that several may write to."""
-    mount = mounter("-o", "allow_other")
-    mount.sh("chmod 755 .")
-    made = mount.pin("sample", make_map())
-    made.update(u32(1), u64(500))
-    os.chmod(mount.source / "sample", 0o666)
+    mount, made = for_all(mounter)
     assert nobody(mount, "umask 077; echo 7 > sample/entries/.mine").code == 0
     other = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", "bash", "-c"]
     assert run([*other, "cat sample/entries/.mine"], cwd=mount.path).stderr.endswith(DENIED)
@@ -280,11 +278,7 @@ def test_they_are_bounded_in_size(mounted: Mount, entries: Path) -> None:
 
 
 def test_nobody_takes_the_room_of_others(mounter: Mounter) -> None:
-    mount = mounter("-o", "allow_other")
-    mount.sh("chmod 755 .")
-    made = mount.pin("sample", make_map())
-    made.update(u32(1), u64(500))
-    os.chmod(mount.source / "sample", 0o666)
+    mount, _made = for_all(mounter)
     result = nobody(mount, "cd sample/entries; touch .{1..1000}; ls -A | wc -l; rm .*")
     assert "No space left on device" in result.stderr
     assert result.stdout == "257\n"

@@ -17,14 +17,6 @@ from fusefs.bpf.map import Map, MapType
 
 
 @pytest.fixture
-def sample(mounted: Mount) -> Map:
-    """A pinned map of which the entry 1 is 500."""
-    made = mounted.pin("sample", make_map())
-    made.update(u32(1), u64(500))
-    return made
-
-
-@pytest.fixture
 def entry(mounted: Mount, sample: Map) -> Path:
     """The entry 1."""
     return mounted.path / "sample/entries/1"
