@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from _pytest.terminal import TerminalReporter
+from support import soaking
 from support.maps import make_map, u32, u64
 from support.mounting import (
     COMMAND,
@@ -28,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--cases N`: how many values the laws of text are tried on."""
     help_text = "values that the laws of text are tried on (and five times as many texts)"
     parser.addoption("--cases", type=int, default=20_000, help=help_text)
+    soaking.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A marker of ours."""
+    config.addinivalue_line("markers", soaking.MARKER)
 
 
 @pytest.fixture
@@ -42,8 +50,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
         return
     for item in items:
-        if {"kernel", "mount"} & set(item.path.parts):
+        if {"kernel", "mount", "reliability"} & set(item.path.parts):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Divide the time of a soak."""
+    soaking.share_out(session)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    """The figures of a soak."""
+    if config.getoption("--soak"):
+        terminalreporter.section("figures")
+        for line in soaking.table(terminalreporter.getreports("passed")):
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def span(request: pytest.FixtureRequest) -> float:
+    """For how many seconds a test that is marked `soak` is to try."""
+    return soaking.seconds(request.node)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> soaking.Figure:
+    """Where a test tells what it counted."""
+    return soaking.noting(request.node)
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""The request loop: slow, fast, cancelled and failing requests beside each other.
-
-BPF_FUSEFS_SOAK is how many turns of everything the soak takes at least, with each loop.
-"""
+"""The request loop: slow, fast, cancelled and failing requests beside each other."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ from support.readers import Reader, hexed, reading
 from support.rings import Rings, rings
 from support.running import repeating
 from support.shell import ENVIRONMENT, run
+from support.soaking import Figure, passing
 from support.waiting import eventually
 
 from fusefs.bpf.map import MapType
 
 Mounter = Callable[..., Mount]
 
-SOAK = int(os.environ.get("BPF_FUSEFS_SOAK", "4"))
 LARGE = 20_000
 LOOPS = ["fast", "stock"]
 both_loops = pytest.mark.parametrize("loop", LOOPS)
@@ -151,7 +148,8 @@ def turns(mount: Mount, made: Rings) -> Iterator[Callable[[], None]]:
 
 
 @both_loops
-def test_a_soak(mounter: Mounter, loop: str) -> None:
+@pytest.mark.soak(short=0)
+def test_a_soak(mounter: Mounter, loop: str, span: float, figure: Figure) -> None:
     mount = mounter("-o", f"requests={loop}")
     assert loop_of(mount) == loop
     with sampled(mount), rings(mount.source) as made:
@@ -159,9 +157,10 @@ def test_a_soak(mounter: Mounter, loop: str) -> None:
         before = descriptors(mount), threads(mount)
         with ExitStack() as stack:
             going = [stack.enter_context(repeating(turn)) for turn in turns(mount, made)]
-            for _ in range(SOAK):
+            for _ in passing(span, least=4):
                 for each in going:
                     each.more()
+        figure(f"turns of each, {loop} loop", min(each.count for each in going))
         made.put(b"last")
         assert mount.sh("head -n 1 maps/small/records_pipe").stdout == hexed(b"last")
         assert mount.sh("cat sample/entries/[0123]").stdout == "101\n17\n27\n101\n"

@@ -22,8 +22,8 @@ from support.waiting import eventually
 T = TypeVar("T", bound=Object)
 
 COMMAND = [str(Path(sys.executable).with_name("bpf-fusefs"))]
-# No test takes so long: a mount that hangs is killed then, and its clients with it.
-_LONGEST = 120
+# No test takes so many seconds: a mount that hangs is killed then, and its clients with it.
+longest = 120.0
 _HARMLESS = re.compile(r"bpf-fusefs\[\d+\]: (INFO|DEBUG): ")
 
 
@@ -106,7 +106,7 @@ class Mount:
                 stdout=log,
                 stderr=log,
             )
-        self._watchdog = threading.Timer(_LONGEST, self.process.kill)
+        self._watchdog = threading.Timer(longest, self.process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
         try:
