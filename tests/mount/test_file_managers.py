@@ -134,10 +134,17 @@ def test_previews_of_mc_change_nothing(furnished: Furnished, place: str, tmp_pat
         mc.send(F10)
 
 
+def ended(ranger: pexpect.spawn[str]) -> bool:
+    """Press its key for the end; whether it has ended in the next second."""
+    ranger.send("q")
+    return ranger.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=1) == 1
+
+
 def test_previews_of_ranger_change_nothing(furnished: Furnished, tmp_path: Path) -> None:
     """Its script asks file(1), and shows what is text. For root it has to be told to do so."""
     here = furnished.mount.path / "demo/count"
-    previews = [f"--cmd=set {what} true" for what in ("preview_files", "use_preview_script")]
+    settings = {"preview_files": "true", "use_preview_script": "true", "flushinput": "false"}
+    previews = [f"--cmd=set {what} {value}" for what, value in settings.items()]
     assert run(["ranger", "--copy-config=scope"], env=environment(tmp_path)).code == 0
     with changing_nothing(furnished, tmp_path / "calls") as tracer:
 
@@ -153,7 +160,8 @@ def test_previews_of_ranger_change_nothing(furnished: Furnished, tmp_path: Path)
                 if file.is_file() and file.stat().st_size:
                     eventually(f"{file.name} is looked into", partial(previewed, file), 60)
                 ranger.send("j")
-            ranger.send("q")
+            # It does not end, and does not say so, while a preview is made.
+            eventually("it ends", lambda: ended(ranger), 60)
 
 
 # To copy, and to delete.

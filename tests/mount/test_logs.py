@@ -35,11 +35,11 @@ def stream() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def said_of_nowhere(error: socket.socket, journal: str) -> None:
+def said_of_nowhere(bpffs: Path, error: socket.socket, journal: str) -> None:
     """Have the command fail, with a socket as standard error."""
     with error:
         code = subprocess.run(
-            [*COMMAND, "/sys/fs/bpf", "/none/such", "-f"],
+            [*COMMAND, bpffs, "/none/such", "-f"],
             env={**ENVIRONMENT, "JOURNAL_STREAM": journal},
             stderr=error.fileno(),
             check=False,
@@ -51,15 +51,15 @@ def said_of_nowhere(error: socket.socket, journal: str) -> None:
 REASON = "bpf-fusefs: /none/such: No such file or directory\n"
 
 
-def test_the_journal_is_told_what_is_wrong() -> None:
+def test_the_journal_is_told_what_is_wrong(bpffs: Path) -> None:
     with stream() as (ours, theirs):
-        said_of_nowhere(theirs, journal_stream(theirs.fileno()))
+        said_of_nowhere(bpffs, theirs, journal_stream(theirs.fileno()))
         assert ours.makefile().read() == f"<3>{REASON}"
 
 
-def test_a_journal_behind_something_else_is_none_here() -> None:
+def test_a_journal_behind_something_else_is_none_here(bpffs: Path) -> None:
     with stream() as (ours, theirs), stream() as (_, other):
-        said_of_nowhere(theirs, journal_stream(other.fileno()))
+        said_of_nowhere(bpffs, theirs, journal_stream(other.fileno()))
         assert ours.makefile().read() == REASON
 
 

@@ -55,6 +55,7 @@ _VARYING = [
     # One for each CPU, or ids: how many there are depends on the machine.
     (r"\[\d+(?:, \d+)*\]", r"\[\d+(?:, \d+)*\]"),
     (r"\b(maps|programs|links|btfs)/\d+", r"{1}/\d+"),
+    (r"^ *\d+(?= )", r" *\d+"),  # ids in a column
     # Others may have turned the statistics of all programs on.
     (r"\b(run_cnt: )\d+", r"{1}\d+"),
     (r"\b(\w*(?:id|_ns)\"?: )(?:[\d.]+|null)", r"{1}(?:[\d.]+|null)"),
