@@ -353,8 +353,8 @@ def in_namespace(name: str, work: Callable[[], T]) -> T:
 def struct_ops_link() -> Iterator[tuple[Map, Link]]:
     """A struct_ops map whose registration is a link, and that link."""
     path = Path(_objects.name) / "registered.o"
-    # A name that others who run these tests do not use.
-    name = b"fusefs_%04d" % (os.getpid() % 10_000)
+    # A name that neither others who run these tests use, nor the sample of a struct_ops map.
+    name = b"fusefl_%04d" % (os.getpid() % 10_000)
     path.write_bytes(_compiled("congestion").read_bytes().replace(b"fusefs_test\0", name + b"\0"))
     opened = Loaded(path, {}, flags={"congestion": 1 << 13})  # BPF_F_LINK
     try:
