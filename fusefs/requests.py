@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import FUSEError, RequestContext
 
-from fusefs.bpf.credentials import Caller
+from fusefs.bpf import libc
+from fusefs.bpf.credentials import Caller, capabilities_of, sees_processes
 
 if TYPE_CHECKING:
     from fusefs.operations import Operations
@@ -70,16 +71,32 @@ class Shown:
 
 
 def caller_of(ctx: RequestContext) -> Caller:
-    """Who asks, with all their groups, which the request itself does not carry."""
-    if ctx.uid == 0:
+    """Who asks, with all their groups and capabilities, which the request itself does not carry.
+
+    They are those of the thread that waits for the answer, and cannot do anything else until then.
+    """
+    if ctx.uid != 0:
+        return Caller(ctx.uid, ctx.gid, _groups(ctx.pid))
+    capabilities = capabilities_of(ctx.pid)
+    if _own_capabilities() & ~capabilities == 0:
         return _root(ctx.gid)
+    return Caller(0, ctx.gid, _groups(ctx.pid), capabilities)
+
+
+def _groups(thread: int) -> frozenset[int]:
+    if not sees_processes():
+        return frozenset()
     try:
-        groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+        return frozenset(pyfuse3.get_sup_groups(thread))
     except (FileNotFoundError, ProcessLookupError):
-        groups = frozenset()  # the process is in a pid namespace that we do not see
-    return Caller(ctx.uid, ctx.gid, groups)
+        return frozenset()  # it is in a pid namespace that we do not see
 
 
 @functools.lru_cache(16)
 def _root(gid: int) -> Caller:
     return Caller(0, gid, frozenset(os.getgroups()))
+
+
+@functools.cache
+def _own_capabilities() -> int:
+    return libc.capabilities()

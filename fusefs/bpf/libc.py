@@ -132,10 +132,42 @@ def set_groups(groups: Collection[int]) -> None:
     call("syscall", _SETGROUPS, len(groups), ctypes.byref(array))
 
 
-def drop_capabilities() -> None:
-    """Take all capabilities from this thread, for good: capset(2)."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
-    call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+def capabilities(thread: int = 0) -> int:
+    """The effective capabilities of a thread, or of this one, as bits: capget(2). They are those in
+    its own user namespace. Raises ProcessLookupError."""
+    effective, _permitted, _inheritable = _capability_sets(thread)
+    return effective
+
+
+def _capability_sets(thread: int) -> tuple[int, int, int]:
+    words = (ctypes.c_uint32 * 6)()
+    call("capget", ctypes.byref(_capability_header(thread)), ctypes.byref(words))
+    low, high = words[:3], words[3:]
+    effective, permitted, inheritable = (a | b << 32 for a, b in zip(low, high, strict=True))
+    return effective, permitted, inheritable
+
+
+def _capability_header(thread: int) -> ctypes.Array[ctypes.c_uint32]:
+    return (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, thread)
+
+
+def use_capabilities(wanted: int) -> None:
+    """Make `wanted` the effective capabilities of this thread, which may take back others that it
+    is permitted: capset(2). Raises PermissionError for one that it is not."""
+    _effective, permitted, inheritable = _capability_sets(0)
+    _set_capabilities(wanted, permitted, inheritable)
+
+
+def keep_capabilities(kept: int) -> None:
+    """Take all capabilities but `kept` from this thread, for good."""
+    effective, permitted, _inheritable = _capability_sets(0)
+    _set_capabilities(effective & kept, permitted & kept, 0)
+
+
+def _set_capabilities(*sets: int) -> None:
+    words = [part >> shift & 0xFFFFFFFF for shift in (0, 32) for part in sets]
+    array = (ctypes.c_uint32 * 6)(*words)
+    call("capset", ctypes.byref(_capability_header(0)), ctypes.byref(array))
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

@@ -188,7 +188,7 @@ class Sockets(LiveKeys):
 
     @contextlib.contextmanager
     def open(self, name: str, caller: Caller | None) -> Iterator[Live]:
-        if caller and caller.uid != os.geteuid():
+        if caller and caller.is_lesser:
             raise PermissionError(errno.EACCES, "only root may reach into sockets of processes")
         with held(functools.partial(_copy_socket, name)) as fd:
             yield Live(fd, (os.fstat(fd).st_ino,))

@@ -110,7 +110,7 @@ class ObjectFile(File):
         """The attributes of the subject. Raises PermissionError for who may not open it so."""
         status = self.subject.status()
         check_access(self.permissions(status), opening.flags)
-        if self.roots and opening.caller.uid != 0:
+        if self.roots and not opening.caller.is_root:
             raise refusal(errno.EACCES)
         return status
 

@@ -53,7 +53,7 @@ class InfoFile(TextFile):
     def open(self, flags: int, caller: Caller) -> Handle:
         status = self.admit(Opening(flags, caller))
         # The mode may have been another a moment ago: then who opens it is not root.
-        whole = self._is_whole(status) and (caller.uid == 0 or not self.subject.context.shared)
+        whole = self._is_whole(status) and (caller.is_root or not self.subject.context.shared)
         written = self._whole if whole else self._public
         obj = self.subject.open()
         try:

@@ -55,7 +55,7 @@ def _taken(value: bytes, caller: Caller) -> Iterator[bytes]:
 
 def _opened(program: int, caller: Caller) -> Program:
     # A descriptor of a program that is not pinned is only for root to have.
-    if caller.uid != 0:
+    if not caller.is_root:
         raise refusal(errno.EPERM, "only root can name a program by its id")
     try:
         return Program.from_id(program)

@@ -143,7 +143,7 @@ class MapOfObjects(LinkedMap, ABC):
         self, bpf_map: Map, key: bytes, value: bytes, flags: RenameFlags, caller: Caller
     ) -> None:
         # It takes a descriptor, which only root can have of an object that is not pinned.
-        if caller.uid != 0:
+        if not caller.is_root:
             raise refusal(errno.EPERM, "only root can move what is in a slot: set it anew")
         with self.kind.from_id(int.from_bytes(value, sys.byteorder)) as obj:
             self._set(bpf_map, key, obj, existence_of(flags))

@@ -67,7 +67,7 @@ class Counting(Reading):
     def __init__(self, file: Stats, obj: Object, contents: bytes, opening: Opening) -> None:
         super().__init__(file.render, obj, contents)
         self._stats = file
-        if opening.caller.uid != 0:
+        if not opening.caller.is_root:
             raise refusal(errno.EPERM, "statistics slow all programs down: only root turns them on")
         try:
             self._fd = enable_statistics()

@@ -59,7 +59,7 @@ def open_target(context: Context, base: Sequence[str] | None, text: str, caller:
     names = names_below(context, base, text)
     match names:
         case [name, directory, number] if name == BY_ID:
-            if caller.uid != 0:
+            if not caller.is_root:
                 raise refusal(errno.EACCES, f"{BY_ID} is root's")
             kind, object_id = KINDS.get(directory), parse_id(number)
             if kind is None or object_id is None:
