@@ -73,17 +73,19 @@ class Operations(pyfuse3.Operations):
     def _inode(self, number: int) -> Inode:
         return self._inodes[number]
 
-    def _directory(self, number: int) -> Directory:
+    def _directory(self, number: int, ctx: RequestContext) -> Directory:
         node = self._inode(number).node
         if not isinstance(node, Directory):
             raise refusal(errno.ENOTDIR)
+        if node.roots and not caller_of(ctx).is_root:
+            raise refusal(errno.EACCES)
         return node
 
-    def _referred(self, node: Node) -> EntryAttributes:
-        """The attributes of a node that the kernel is about to refer to."""
+    def _referred(self, node: Node, ctx: RequestContext) -> EntryAttributes:
+        """The attributes of a node that the kernel is about to refer to, for who asks."""
         inode = self._inodes.enter(node)
         try:
-            entry = entry_of(inode)
+            entry = entry_of(inode, ctx=ctx)
         except BaseException:
             self._inodes.release(inode)
             raise
@@ -92,9 +94,9 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
         if (before := self._echoes.lookup(ctx.pid, parent_inode, child)) is not None:
-            return self._referred(before)
+            return self._referred(before, ctx)
         for listing in self._listings.get(parent_inode, ()):
             listing.looked_up(child)
         try:
@@ -102,10 +104,10 @@ class Operations(pyfuse3.Operations):
         except FileNotFoundError:
             if (created := self._created.find(parent_inode, name)) is None:
                 raise
-            entry = self._referred(created.node)
+            entry = self._referred(created.node, ctx)
             entry.entry_timeout = 0
             return entry
-        return self._referred(node)
+        return self._referred(node, ctx)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.
@@ -117,7 +119,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return entry_of(self._inode(inode))
+        return entry_of(self._inode(inode), ctx=ctx)
 
     @request
     async def setattr(
@@ -141,14 +143,14 @@ class Operations(pyfuse3.Operations):
             self._file(fh).truncate(change.size)
         else:
             node.change(change, caller_of(ctx))
-        return entry_of(self._inode(inode))
+        return entry_of(self._inode(inode), ctx=ctx)
 
     @request
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         node = self._inode(inode).node
         if not isinstance(node, Symlink):
             raise refusal(errno.EINVAL)
-        return os.fsencode(node.target())
+        return os.fsencode(node.target_for(caller_of(ctx)))
 
     @request
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
@@ -183,12 +185,12 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
-        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
         if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
-            return self._referred(made)
+            return self._referred(made, ctx)
         node = parent.mkdir(child, mode, caller_of(ctx))
         self._echoes.made_here(parent_inode, child)
-        return self._referred(node)
+        return self._referred(node, ctx)
 
     @request
     async def mknod(
@@ -200,12 +202,12 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
         if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
-            return self._referred(made)
+            return self._referred(made, ctx)
         node = parent.symlink(child, os.fsdecode(target), caller_of(ctx))
         self._echoes.made_here(parent_inode, child)
-        return self._referred(node)
+        return self._referred(node, ctx)
 
     @request
     async def link(
@@ -215,14 +217,14 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
         parent.unlink(child, caller_of(ctx))
         self._removed(parent_inode)
         self._echoes.made_here(parent_inode, child)
 
     @request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        parent, child = self._directory(parent_inode), os.fsdecode(name)
+        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
         if self._echoes.removed(ctx.pid, parent_inode, child):
             return
         parent.rmdir(child, caller_of(ctx))
@@ -239,8 +241,8 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> None:
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
-        to = self._directory(parent_inode_new)
-        parent = self._directory(parent_inode_old)
+        to = self._directory(parent_inode_new, ctx)
+        parent = self._directory(parent_inode_old, ctx)
         parent.rename(old, to, new, RenameFlags(flags), caller_of(ctx))
         self._removed(parent_inode_old)
         # The kernel tells an exchange as a rename there and one back.
@@ -255,7 +257,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        directory = self._directory(inode)
+        directory = self._directory(inode, ctx)
         directory.enter()
         if isinstance(directory, Mirror):
             self._echoes.watch(inode, directory)
@@ -362,13 +364,13 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        parent = self._directory(parent_inode)
+        parent = self._directory(parent_inode, ctx)
         file = parent.create(os.fsdecode(name), mode, caller_of(ctx))
         inode = self._inodes.enter(file)
         try:
             fh = self._open(inode, flags | os.O_CREAT, ctx)
             try:
-                entry = entry_of(inode)
+                entry = entry_of(inode, ctx=ctx)
             except BaseException:
                 self._close(fh)
                 raise

@@ -8,11 +8,12 @@ import os
 import stat
 
 import pyfuse3
-from pyfuse3 import EntryAttributes
+from pyfuse3 import EntryAttributes, RequestContext
 
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Found, Listing
 from fusefs.plain_entries import PlainEntry
+from fusefs.requests import caller_of
 from fusefs.tree.alike import Alike, StandIn
 from fusefs.tree.node import BLOCK, FRESH, Attributes, Directory, File, Node, Symlink
 
@@ -24,12 +25,20 @@ _KINDS = {Directory: stat.S_IFDIR, Symlink: stat.S_IFLNK, File: stat.S_IFREG}
 _TOGETHER = 64
 
 
-def entry_of(inode: Inode, entry: EntryAttributes | None = None) -> EntryAttributes:
-    """What the kernel is told of an inode now, in `entry` if one is given."""
+def entry_of(
+    inode: Inode, entry: EntryAttributes | None = None, ctx: RequestContext | None = None
+) -> EntryAttributes:
+    """What the kernel is told of an inode now, in `entry` if one is given; `ctx` is who asks, if
+    that is known."""
     entry = EntryAttributes() if entry is None else entry
     attributes = inode.attributes()
     inode.tell(attributes)
     _fill(entry, inode.number, attributes)
+    if attributes.known_by is not None:
+        entry.attr_timeout = 0  # each who asks is told what is for them
+        if ctx is None or not attributes.are_known_by(caller_of(ctx)):
+            entry.st_size = entry.st_blocks = 0
+            entry.st_mtime_ns = entry.st_ctime_ns = attributes.atime_ns
     if inode.known.private:
         entry.entry_timeout = 0
     return entry
@@ -168,8 +177,11 @@ class DirectoryReply:
         """What stands in for the first `most`, once what they have in common is filled in; nothing
         where each has to be asked for itself. Raises `gone()`."""
         try:
+            shared = found.origin.shared()
+            if shared.known_by is not None:
+                return []
             if stand_ins := found.stand_ins(most):
-                _fill(self._entry, 0, found.origin.shared())
+                _fill(self._entry, 0, shared)
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.ESTALE:
                 raise

@@ -207,11 +207,16 @@ class Directory:
             return Listed(name, None)
 
     def open_pin(
-        self, name: str, inode: int, make: Callable[[int], Object] | None = None
+        self,
+        name: str,
+        inode: int,
+        make: Callable[[int], Object] | None = None,
+        *,
+        only_reads: bool = False,
     ) -> Object:
         """Open the object that is pinned as `name`. `make` is the `Object.maker` of one that was
         opened by the same inode: that stands for the same object as long as it is
-        (bpf_mkobj_ops in kernel/bpf/inode.c).
+        (bpf_mkobj_ops in kernel/bpf/inode.c). What is opened to be read only may not be a link.
 
         Raises FileNotFoundError when that name is gone, or is no longer the inode `inode`: what
         is opened is never something that was put in its place.
@@ -220,7 +225,7 @@ class Directory:
         try:
             if os.fstat(pin).st_ino != inode:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            return _get(pin, make or _typed)
+            return _get(pin, make or _typed, _RDONLY if only_reads else 0)
         finally:
             os.close(pin)
 

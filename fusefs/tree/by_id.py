@@ -22,6 +22,10 @@ from fusefs.tree.targets import KINDS, parse_id, path_by_id
 class _RootsSubject(Subject):
     """What belongs to root, and was always there."""
 
+    @property
+    def roots(self) -> bool:
+        return True
+
     def status(self) -> os.stat_result:
         started = self.context.started_ns
         times = {f"st_{time}time_ns": started for time in "amc"}
@@ -90,6 +94,7 @@ class _RootsDirectory(Directory):
     """A directory that is root's alone."""
 
     __slots__ = ("context",)
+    roots = True
 
     def __init__(self, identity: Hashable, context: Context) -> None:
         super().__init__(identity)
@@ -134,6 +139,10 @@ class Ids(_RootsDirectory):
     def __init__(self, context: Context, kind: type[Object]) -> None:
         super().__init__((BY_ID, kind), context)
         self._kind = kind
+
+    @property
+    def private(self) -> bool:
+        return True
 
     def lookup(self, name: str) -> Node:
         object_id = parse_id(name)

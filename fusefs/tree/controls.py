@@ -12,6 +12,7 @@ from fusefs.bpf.object import Object
 from fusefs.text.errors import Refused
 from fusefs.text.formats import AUTO, EACH, PERCPU, Unfit, parse_settings
 from fusefs.tree.files import WritableFile
+from fusefs.tree.info_file import links_bits
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import Change, Opening, refusal
 from fusefs.tree.subject import Place, Subject
@@ -20,10 +21,16 @@ from fusefs.tree.subject import Place, Subject
 class ErrorLogFile(WritableFile):
     """The last rejected operations on the object; to write or truncate it clears it."""
 
-    __slots__ = ()
+    __slots__ = ("_of_link",)
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, *, of_link: bool) -> None:
         super().__init__(subject, "error_log")
+        self._of_link = of_link
+
+    def permissions(self, status: os.stat_result) -> int:
+        if self._of_link:  # whose pin opens to those alone who may read and write it
+            return links_bits(status) | links_bits(status) >> 1
+        return super().permissions(status)
 
     def render(self, obj: Object) -> bytes:
         return self.subject.logs.read(obj).encode()

@@ -27,6 +27,7 @@ from fusefs.tree.node import (
     Handle,
     Opening,
     check_access,
+    readers_among,
     refusal,
     wants_write,
 )
@@ -96,11 +97,14 @@ class ObjectFile(File):
     @property
     def roots(self) -> bool:
         """Whether it is root's, whoever the subject belongs to."""
-        return False
+        return self.subject.roots
 
     def basics(self, status: os.stat_result) -> Attributes:
         """Its attributes but for the size, from those of the subject."""
         attributes = Attributes.of(status, stat.S_IFREG | self.permissions(status))
+        if not self.subject.roots:  # else nobody but root comes here
+            known_by = 0 if self.roots else readers_among(status, attributes.mode)
+            attributes.known_by = known_by
         if self.roots:
             attributes.mode &= ~0o077
             attributes.uid = attributes.gid = 0
@@ -113,6 +117,9 @@ class ObjectFile(File):
         if self.roots and not opening.caller.is_root:
             raise refusal(errno.EACCES)
         return status
+
+    def check_seeker(self, caller: Caller) -> None:
+        """Raise PermissionError for who may not know whether it is there; then it is `private`."""
 
     def present(self) -> bool:
         """Whether the object has this file now."""

@@ -96,7 +96,12 @@ class LinkedProgram(Replaceable):
             return text_to(self._place.context, base, Program, link.info.prog_id)
 
     def attributes(self) -> Attributes:
-        return self._sighting.of_link(self._subject.status(), self.target)
+        status = self._subject.status()
+        return self._sighting.of_link(status, links_bits(status), self.target)
+
+    def target_for(self, caller: Caller) -> str:
+        self._subject.open_by(caller).close()
+        return self.target()
 
     @property
     def sighting(self) -> Sighting:

@@ -16,7 +16,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
@@ -47,7 +47,11 @@ def gone() -> OSError:
 
 @dataclass(slots=True)
 class Attributes:
-    """What stat(2) shows of a node; `mode` has the file type's bits, times are in ns."""
+    """What stat(2) shows of a node; `mode` has the file type's bits, times are in ns.
+
+    Size and times of modification tell something of the contents. `known_by` are the permission
+    bits, to read, of those who may know them, 0 for root alone; None for all who can look it up.
+    """
 
     mode: int
     uid: int
@@ -57,6 +61,7 @@ class Attributes:
     ctime_ns: int
     size: int = 0
     nlink: int = 1
+    known_by: int | None = None
 
     @classmethod
     def of(cls, status: os.stat_result, mode: int) -> Attributes:
@@ -69,6 +74,18 @@ class Attributes:
             status.st_mtime_ns,
             status.st_ctime_ns,
         )
+
+    def are_known_by(self, caller: Caller) -> bool:
+        """Whether `caller` may know size and times."""
+        if self.known_by is None or caller.is_root:
+            return True
+        if self.known_by and caller.reads_all:
+            return True
+        if caller.uid == self.uid:
+            return bool(self.known_by & 0o400)
+        if self.gid == caller.gid or self.gid in caller.groups:
+            return bool(self.known_by & 0o040)
+        return bool(self.known_by & 0o004)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +214,11 @@ class Node(ABC):
 
 
 class Directory(Node):
-    """A node with named children."""
+    """A node with named children. Of one that is `roots`, bpf(2) tells nobody else what is in it:
+    for who is root by uid and no more, its mode is not enough."""
 
     __slots__ = ()
+    roots: ClassVar[bool] = False
 
     def enter(self) -> None:
         """Raise `gone()` when it is no longer what its path leads to; it is opened to be read."""
@@ -254,6 +273,11 @@ class Symlink(Node):
     def target(self) -> str:
         """Its text."""
 
+    def target_for(self, caller: Caller) -> str:
+        """The same for `caller`, whose right to know it is checked where that is not everybody's:
+        the mode of a symbolic link keeps nobody from reading it."""
+        return self.target()
+
 
 class File(Node):
     """A regular file."""
@@ -288,3 +312,10 @@ def check_access(mode: int, flags: int) -> None:
 def searchable(mode: int) -> int:
     """The mode of a directory made of a file's: who may read or write may go inside."""
     return mode | (mode & 0o444) >> 2 | (mode & 0o222) >> 1
+
+
+def readers_among(status: os.stat_result, readable: int) -> int | None:
+    """`Attributes.known_by` of what is in the directory made of a file with this `status`, and can
+    be read as `readable` says: None where all can who may go inside."""
+    inside = (searchable(status.st_mode) & 0o111) << 2
+    return readable & 0o444 if inside & ~readable else None

@@ -67,7 +67,11 @@ class ObjectDirectory(SavingDirectory):
 
     def find(self, name: str, caller: Caller | None = None) -> Node:
         node = self.files().get(name)
-        if node is None or not _present(node):
+        if node is None:
+            raise refusal(errno.ENOENT)
+        if caller and isinstance(node, ObjectFile):
+            node.check_seeker(caller)
+        if not _present(node):
             raise refusal(errno.ENOENT)
         return node
 
@@ -142,7 +146,7 @@ def _files(finder: Finder, found: Found) -> dict[str, Node]:
     files: dict[str, Node] = {
         "info": InfoFile(found, "info", to_yaml),
         "info.json": InfoFile(found, "info.json", json_line),
-        "error_log": ErrorLogFile(found.subject),
+        "error_log": ErrorLogFile(found.subject, of_link=found.kind == Link.kind),
     }
     for name, form in (("graph.dot", GraphDot), ("graph.svg", GraphSvg)):
         files[name] = form(found.subject, name, finder.place.path, _focus(found))

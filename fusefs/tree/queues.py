@@ -32,6 +32,14 @@ class Head(TextFile):
         super().__init__(subject, "head")
         self._view = view
 
+    @property
+    def private(self) -> bool:
+        return True
+
+    def check_seeker(self, caller: Caller) -> None:
+        # Who may write alone, may not know whether there is something to pop.
+        self.subject.open_by(caller, only_reads=True).close()
+
     def present(self) -> bool:
         with self.subject.open() as obj:
             try:
@@ -126,6 +134,16 @@ class Push(WriteOnlyFile):
         return values
 
 
+class _Maybe(FixedFile):
+    """A value that a bloom filter may have."""
+
+    __slots__ = ()
+
+    @property
+    def private(self) -> bool:
+        return True
+
+
 class BloomMap(KeyedMap):
     """A bloom filter: a value that may have been added is a file, which says so. It has no other
     keys than its values."""
@@ -138,10 +156,12 @@ class BloomMap(KeyedMap):
 
     def find(self, name: str) -> Node:
         value = self.spelled(name)
+        if self.caller:  # who may add values, may not know which there are
+            self.subject.open_by(self.caller, only_reads=True).close()
         with self.open() as bpf_map:
             if not bpf_map.contains(value):
                 raise refusal(errno.ENOENT)
-        return FixedFile(self.subject, f"entries/{self.name(value)}", b'"maybe"\n')
+        return _Maybe(self.subject, f"entries/{self.name(value)}", b'"maybe"\n')
 
     def nodes(self) -> Iterator[tuple[str, Node] | None]:
         return iter(())

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar
 
+from fusefs.bpf.credentials import Caller
 from fusefs.bpf.link import Link
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
@@ -22,6 +23,7 @@ class References(Directory):
     """A directory of links. It is root's, as what they lead to."""
 
     __slots__ = ("place", "subject")
+    roots = True
     name: ClassVar[str]
     kind: ClassVar[type[Object]]
 
@@ -83,6 +85,11 @@ class Reference(Symlink):
         attributes.uid = attributes.gid = 0
         attributes.size = len(self.target().encode())
         return attributes
+
+    def target_for(self, caller: Caller) -> str:
+        if not caller.is_root:
+            raise refusal(errno.EACCES)
+        return self.target()
 
 
 class Maps(References):

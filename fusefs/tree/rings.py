@@ -16,7 +16,7 @@ from fusefs.bpf.ring_buffer import Batch, RingBuffer, UserRingBuffer
 from fusefs.text.records import Records, record_lines
 from fusefs.tree.files import ObjectFile
 from fusefs.tree.map_view import MapView
-from fusefs.tree.node import Attributes, Handle, check_access, refusal
+from fusefs.tree.node import Attributes, Handle, Opening, refusal
 from fusefs.tree.queues import Push
 from fusefs.tree.stream_files import StreamFile
 from fusefs.tree.subject import Subject
@@ -36,13 +36,18 @@ def records_of(view: MapView) -> Records:
 
 
 class UnreadRecords(StreamFile):
-    """`records`: a line for each record that lies unread in the ring. To look consumes nothing."""
+    """`records`: a line for each record that lies unread in the ring. To look consumes nothing, but
+    it takes a ring that is mapped, which the kernel lets nobody do who may not write it, too
+    (bpf_map_mmap in kernel/bpf/syscall.c)."""
 
     __slots__ = ("_view",)
 
     def __init__(self, subject: Subject, view: MapView) -> None:
         super().__init__(subject, "records")
         self._view = view
+
+    def permissions(self, status: os.stat_result) -> int:
+        return super().permissions(status) & (status.st_mode & 0o222) << 1
 
     def stream(self, obj: Object) -> Iterator[bytes]:
         try:
@@ -83,7 +88,7 @@ class RecordsPipe(ObjectFile):
         return Attributes.of(status, stat.S_IFREG | self.permissions(status))
 
     def open(self, flags: int, caller: Caller) -> Handle:
-        check_access(self.permissions(self.subject.status()), flags)
+        self.admit(Opening(flags, caller))
         context = self.subject.context
         if context.read_only or is_read_only(context.mountpoint):
             raise refusal(errno.EROFS)
@@ -174,9 +179,12 @@ class Following(Handle):
 
 class RecordsPush(Push):
     """`push` of a ring that programs drain: a record on each line. Of the lines that come together
-    all are added, or none."""
+    all are added, or none. As with `records`, it takes a ring that is mapped."""
 
     __slots__ = ()
+
+    def permissions(self, status: os.stat_result) -> int:
+        return super().permissions(status) & (status.st_mode & 0o444) >> 1
 
     @property
     def longest(self) -> int:

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable
 
-from fusefs.tree.node import FRESH, Attributes
+from fusefs.tree.node import FRESH, Attributes, readers_among
 
 
 class Sighting:
@@ -42,11 +42,15 @@ class Sighting:
             self.mtime_ns = mtime_ns if self._digest is None else time.time_ns()
         self._digest, self.size, self._seen = digest, len(contents), time.monotonic()
 
-    def of_link(self, status: os.stat_result, target: Callable[[], str]) -> Attributes:
-        """The attributes of a symbolic link, whose text is asked for if it was not seen lately."""
+    def of_link(
+        self, status: os.stat_result, readable: int, target: Callable[[], str]
+    ) -> Attributes:
+        """The attributes of a symbolic link, whose text is asked for if it was not seen lately; it
+        is for those to read whom `readable` has."""
         if not self.fresh:
             self.see(target().encode(), status.st_mtime_ns)
         attributes = Attributes.of(status, stat.S_IFLNK | 0o777)
+        attributes.known_by = readers_among(status, readable)
         attributes.size = self.size
         attributes.mtime_ns = attributes.ctime_ns = self.mtime_ns
         return attributes

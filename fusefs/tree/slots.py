@@ -55,7 +55,12 @@ class Slot(SetLink, KeyNode):
                 raise gone() from None
 
     def attributes(self) -> Attributes:
-        return self._sighting.of_link(self._table.subject.status(), self.target)
+        status = self._table.subject.status()
+        return self._sighting.of_link(status, status.st_mode, self.target)
+
+    def target_for(self, caller: Caller) -> str:
+        self._table.subject.open_by(caller, only_reads=True).close()
+        return self.target()
 
     @property
     def sighting(self) -> Sighting:

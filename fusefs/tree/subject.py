@@ -27,6 +27,11 @@ class Subject(ABC):
         self.context = context
 
     @property
+    def roots(self) -> bool:
+        """Whether all of it is root's, whatever `status` says."""
+        return False
+
+    @property
     def logs(self) -> ErrorLogs:
         """Where it is noted why something was refused."""
         return self.context.logs
@@ -43,13 +48,15 @@ class Subject(ABC):
         """The open object, for as long as nobody else has a turn. Raises what `open` does."""
         return self.open()
 
-    def open_by(self, caller: Caller) -> Object:
-        """Open the object to read and write it, if the kernel lets `caller` do so.
+    def open_by(self, caller: Caller, *, only_reads: bool = False) -> Object:
+        """Open the object to read and write it, if the kernel lets `caller` do so, or only to read
+        it.
 
         Raises PermissionError when it does not.
         """
-        with acting_as(caller):
-            return self.open()
+        if self.roots and not caller.is_root:
+            raise refusal(errno.EACCES)
+        return self.open()
 
     def change(self, change: Change, caller: Caller) -> None:
         """Set owner, permission bits or times."""
@@ -189,23 +196,25 @@ class Pin(Subject):
         kept = self.context.kept.get(self)
         return contextlib.nullcontext(kept) if kept else self._open()
 
-    def open_by(self, caller: Caller) -> Object:
+    def open_by(self, caller: Caller, *, only_reads: bool = False) -> Object:
         if self._place.directory.moved():
             raise gone()
         with acting_as(caller):
-            return self._open()
+            return self._open(only_reads=only_reads)
 
-    def _open(self) -> Object:
+    def _open(self, *, only_reads: bool = False) -> Object:
         place = self._place
         try:
-            obj = place.directory.open_pin(place.name, self.inode, self._make)
+            obj = place.directory.open_pin(
+                place.name, self.inode, self._make, only_reads=only_reads
+            )
         except FileNotFoundError:
             place.changed()
             self.status()
             # The kernel's own maps.debug can be a name that is there and does not open.
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
         self._make = self._make or obj.maker()
-        if obj.kind == "map":
+        if obj.kind == "map" and not only_reads:
             self.context.kept.keep(self, obj.fd, self._make)
         return obj
 

@@ -29,7 +29,8 @@ _FOR_LOADERS = frozenset({".maps", ".ksyms", "license", "version"})
 class TypesFile(TextFile):
     """Of a map the types of keys and values, of a program its functions and global variables.
 
-    They are the same as long as the object lives.
+    They are the same as long as the object lives. bpf(2) gives BTF to root alone, and so are those
+    of a program for root; those of a map's entries are in all that is shown of them.
     """
 
     __slots__ = ("_found",)
@@ -41,6 +42,10 @@ class TypesFile(TextFile):
     @property
     def known(self) -> bool:
         return self._sighting.seen
+
+    @property
+    def roots(self) -> bool:
+        return super().roots or self._found.kind == Program.kind
 
     def render(self, obj: Object) -> bytes:
         title = f"{obj.kind} {obj.info.id}"

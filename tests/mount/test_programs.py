@@ -351,7 +351,7 @@ def test_where_the_kernel_hides_addresses(mounter: Mounter, files: dict[str, Loa
 
 # Who may see them.
 
-ROOTS = ["xlated", "jited", "xlated.bin", "jited.bin"]
+ROOTS = ["xlated", "jited", "xlated.bin", "jited.bin", "types.h"]
 
 
 def test_code_and_what_it_leads_to_is_roots(mounter: Mounter) -> None:
@@ -371,7 +371,7 @@ def test_code_and_what_it_leads_to_is_roots(mounter: Mounter) -> None:
             assert mount.sh(f"stat -c '%A %U:%G' sample/{name}").stdout == "dr-x------ root:root\n"
             assert nobody(mount, f"ls sample/{name}").stderr.endswith(DENIED)
             assert nobody(mount, f"readlink -e sample/{name}/a_map").code == 1
-        for name in ("info", "types.h", "stats"):
+        for name in ("info", "stats"):
             assert nobody(mount, f"cat sample/{name}").code == 0, name
         refused = nobody(mount, "true >> sample/stats")
         assert refused.stderr.endswith("Operation not permitted\n")
