@@ -216,7 +216,8 @@ class Directory:
     ) -> Object:
         """Open the object that is pinned as `name`. `make` is the `Object.maker` of one that was
         opened by the same inode: that stands for the same object as long as it is
-        (bpf_mkobj_ops in kernel/bpf/inode.c). What is opened to be read only may not be a link.
+        (bpf_mkobj_ops in kernel/bpf/inode.c). What is opened to be read only may not be a link; in
+        a bpffs that is mounted read-only, no more can be had.
 
         Raises FileNotFoundError when that name is gone, or is no longer the inode `inode`: what
         is opened is never something that was put in its place.
@@ -225,7 +226,14 @@ class Directory:
         try:
             if os.fstat(pin).st_ino != inode:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            return _get(pin, make or _typed, _RDONLY if only_reads else 0)
+            if only_reads:
+                return _get(pin, make or _typed, _RDONLY)
+            try:
+                return _get(pin, make or _typed)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                return _get(pin, make or _typed, _RDONLY)
         finally:
             os.close(pin)
 
