@@ -15,6 +15,7 @@ from pyfuse3 import EntryAttributes, FileInfo, RequestContext
 
 from fusefs import waiting
 from fusefs.bpf.bpffs import RenameFlags
+from fusefs.bpf.credentials import Caller
 from fusefs.created import Created
 from fusefs.echoes import Echoes
 from fusefs.inodes import Inode, InodeTable
@@ -22,6 +23,7 @@ from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
 from fusefs.replies import DirectoryReply, entry_of
 from fusefs.requests import Shown, caller_of, request
+from fusefs.shares import Shares
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
     Change,
@@ -54,6 +56,7 @@ class Operations(pyfuse3.Operations):
         self._echoes = Echoes(mountpoint, self._inodes.node)
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
+        self._shares = Shares()
         self._created = Created()
         self._next_handle = 1
         self._plain = plain_entry()
@@ -257,13 +260,14 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        directory = self._directory(inode, ctx)
+        directory, caller = self._directory(inode, ctx), caller_of(ctx)
+        self._shares.check(caller)
         directory.enter()
         if isinstance(directory, Mirror):
             self._echoes.watch(inode, directory)
         listing = Listing(directory, inode)
         self._listings[inode].append(listing)
-        return self._keep(listing)
+        return self._keep(listing, caller)
 
     def _listing(self, fh: int) -> Listing:
         listing = self._handles[fh]
@@ -292,6 +296,7 @@ class Operations(pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         listing = self._listing(fh)
         del self._handles[fh]
+        self._shares.give_back(fh)
         watching = self._listings[listing.number]
         watching.remove(listing)
         if not watching:
@@ -299,10 +304,11 @@ class Operations(pyfuse3.Operations):
 
     # Files
 
-    def _keep(self, handle: Handle | Listing) -> int:
+    def _keep(self, handle: Handle | Listing, caller: Caller) -> int:
         number = self._next_handle
         self._next_handle += 1
         self._handles[number] = handle
+        self._shares.take(number, caller)
         return number
 
     def _file(self, fh: int) -> Handle:
@@ -314,9 +320,11 @@ class Operations(pyfuse3.Operations):
         """Open the file of an inode; the file handle."""
         if not isinstance(inode.node, File):
             raise refusal(errno.EISDIR)
-        handle = inode.node.open(flags, caller_of(ctx))
+        caller = caller_of(ctx)
+        self._shares.check(caller)
+        handle = inode.node.open(flags, caller)
         inode.opened()
-        fh = self._keep(handle)
+        fh = self._keep(handle, caller)
         self._opened[fh] = inode
         return fh
 
@@ -338,6 +346,7 @@ class Operations(pyfuse3.Operations):
     def _close(self, fh: int) -> None:
         handle = self._file(fh)
         del self._handles[fh]
+        self._shares.give_back(fh)
         self._opened.pop(fh).closed()
         self._created.end(fh)
         self._polls.end(fh)
@@ -364,8 +373,9 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        parent = self._directory(parent_inode, ctx)
-        file = parent.create(os.fsdecode(name), mode, caller_of(ctx))
+        parent, caller = self._directory(parent_inode, ctx), caller_of(ctx)
+        self._shares.check(caller)  # before anything is made
+        file = parent.create(os.fsdecode(name), mode, caller)
         inode = self._inodes.enter(file)
         try:
             fh = self._open(inode, flags | os.O_CREAT, ctx)
