@@ -38,21 +38,30 @@ class Holder:
     comm: str
 
 
-Holders = dict[Key, list[Holder]]
+class Holders(dict[Key, list[Holder]]):
+    """Who has each object open. `closed` is how many processes may not be looked into, which takes
+    CAP_SYS_PTRACE where they have other rights than this one."""
+
+    closed = 0
 
 
 def find_holders() -> Holders:
     """Look through all processes but this one. It may hang: /proc/PID of a process that is in
     execve(2) and closes a file that we serve waits for us."""
-    found: Holders = {}
+    found = Holders()
     for pid in processes():
-        with contextlib.suppress(*GONE):
+        try:
             held = {*_held_by(pid)}
             # The kernel ends it with a newline; the name may have others, and any bytes.
             comm = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
-            holder = Holder(pid, os.fsdecode(comm))
-            for key in held:
-                found.setdefault(key, []).append(holder)
+        except PermissionError:
+            found.closed += 1
+            continue
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        holder = Holder(pid, os.fsdecode(comm))
+        for key in held:
+            found.setdefault(key, []).append(holder)
     return found
 
 
@@ -75,9 +84,10 @@ def opened(pid: int, fd: str) -> str:
 
 
 def _held_by(pid: int) -> Iterator[Key]:
-    """The objects that a process has open. Raises OSError when it has ended."""
+    """The objects that a process has open. Raises OSError when it has ended, or may not be looked
+    into: that shows only with what is in the directory."""
     for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             kind = _KINDS.get(opened(pid, fd))
             if kind is None:
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import stat
 from collections.abc import Iterator, Sequence
@@ -24,15 +23,18 @@ _SERVED = ("fuse", "nfs", "cifs", "smb", "9p", "ceph", "afs", "autofs", "virtiof
 
 
 class Pins:
-    """Finds pins. What a pin holds is asked once: it is the same as long as its inode is."""
+    """Finds pins. What a pin holds is asked once: it is the same as long as its inode is. `closed`
+    is how many directories the last walk could not look into."""
 
     def __init__(self) -> None:
+        self.closed = 0
         self._known: dict[tuple[int, int], Key | None] = {}
 
     def walk(self) -> Iterator[tuple[Key, str] | None]:
         """All pins: the object, and the absolute path of the pin; None for what is none. Raises
         OSError for what has to do with this process alone, as EMFILE."""
         seen: dict[tuple[int, int], Key | None] = {}
+        self.closed = 0
         for mountpoint in reachable([*mounts()]):
             yield from self._below(mountpoint, seen)
         self._known = seen
@@ -46,10 +48,10 @@ class Pins:
         ]
         while waiting:
             name, parent, path = waiting.pop()
-            directory = _opened(name, parent)
+            directory = self._opened(name, parent)
             if directory is None:
                 continue
-            for listed in _listed(directory):
+            for listed in self._listed(directory):
                 yield None
                 if listed.stat is None:  # the kernel tells no more of it, or it is a mount
                     continue
@@ -64,6 +66,26 @@ class Pins:
                     if key := seen[inode]:
                         yield key, where
 
+    def _opened(self, path: str, parent: Directory | None) -> Directory | None:
+        """A directory of bpffs; None when there is none, or it cannot be reached."""
+        try:
+            directory = Directory(path, parent)
+        except OSError as error:
+            if error.errno not in _NO_PIN:
+                raise
+            self.closed += error.errno == errno.EACCES
+            return None
+        return directory if parent or is_bpffs(directory.fd) else None
+
+    def _listed(self, directory: Directory) -> Iterator[Listed]:
+        """What is in a directory; nothing when it was removed, or is closed to this process."""
+        try:
+            yield from directory.each()
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            self.closed += 1
+
 
 def reachable(all_mounts: Sequence[Mounted]) -> Iterator[str]:
     """Where bpffs is mounted, but for what is below something that is served. Without a root of
@@ -77,23 +99,6 @@ def reachable(all_mounts: Sequence[Mounted]) -> Iterator[str]:
         hidden = any(other.mountpoint == mounted.mountpoint for other in all_mounts[number + 1 :])
         if not hidden and not any(other.kind.startswith(_SERVED) for other in above):
             yield mounted.mountpoint
-
-
-def _opened(path: str, parent: Directory | None) -> Directory | None:
-    """A directory of bpffs; None when there is none."""
-    try:
-        directory = Directory(path, parent)
-    except OSError as error:
-        if error.errno in _NO_PIN:
-            return None
-        raise
-    return directory if parent or is_bpffs(directory.fd) else None
-
-
-def _listed(directory: Directory) -> Iterator[Listed]:
-    """What is in a directory; nothing when it was removed."""
-    with contextlib.suppress(FileNotFoundError):
-        yield from directory.each()
 
 
 def _held(directory: Directory, listed: Listed) -> Key | None:

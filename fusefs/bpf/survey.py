@@ -83,7 +83,8 @@ class LinkFacts:
 class Snapshot:
     """All objects by their ids, and what ties them. `slots` has what is in the tables of maps and
     programs, each once, `operations` the programs of struct_ops maps, and `direct` what is attached
-    without a link. `holders` is None where it is not known."""
+    without a link. `holders` is None where it is not known; `closed` is how many directories of
+    bpffs could not be looked into for pins."""
 
     maps: dict[int, MapFacts] = field(default_factory=dict)
     programs: dict[int, ProgramFacts] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Snapshot:
     operations: dict[int, list[int]] = field(default_factory=dict)
     direct: list[Direct] = field(default_factory=list)
     pins: dict[Key, list[str]] = field(default_factory=dict)
+    closed: int = 0
     holders: Holders | None = None
 
     def target(self, map_id: int) -> type[Object] | None:
@@ -290,6 +292,7 @@ class Survey:
                 key, path = pin
                 snapshot.pins.setdefault(key, []).append(path)
             yield
+        snapshot.closed = self._pins.closed
 
 
 def _name(obj: Map | Program) -> str:

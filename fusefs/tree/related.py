@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fusefs.bpf.btf_object import BtfObject
+from fusefs.bpf.holders import Holders
 from fusefs.bpf.map import Map
 from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
@@ -44,14 +45,23 @@ def related(obj: Object, snapshot: Snapshot) -> Info:
     key = obj.kind, number
     if not isinstance(obj, BtfObject):  # which cannot be pinned
         fields["pins"] = [printable(path) for path in snapshot.pins.get(key, ())]
-    if snapshot.holders is None:
-        fields["holders"] = "not known: processes could not be looked through in time"
-    else:
-        fields["holders"] = [
-            {"pid": holder.pid, "comm": printable(holder.comm)}
-            for holder in snapshot.holders.get(key, ())
-        ]
-    return fields
+        if snapshot.closed:
+            directories = f"{snapshot.closed} director{'y' if snapshot.closed == 1 else 'ies'}"
+            fields["other_pins"] = f"not known: {directories} of bpffs cannot be looked into"
+    return fields | _holders(snapshot.holders, key)
+
+
+def _holders(holders: Holders | None, key: tuple[str, int]) -> Info:
+    """The processes that have an object open, and what is not known of them."""
+    if holders is None:
+        return {"holders": "not known: processes could not be looked through in time"}
+    found: list[Json] = [
+        {"pid": holder.pid, "comm": printable(holder.comm)} for holder in holders.get(key, ())
+    ]
+    if not holders.closed:
+        return {"holders": found}
+    why = f"not known: {holders.closed} processes cannot be looked into (that takes CAP_SYS_PTRACE)"
+    return {"holders": found, "other_holders": why} if found else {"holders": why}
 
 
 def _ids(numbers: Iterable[int]) -> list[Json]:
