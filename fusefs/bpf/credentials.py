@@ -53,7 +53,7 @@ def _withheld(caller: Caller) -> int:
 def capabilities_of(thread: int) -> int:
     """The capabilities that a thread has in the user namespace of this process. Of one that cannot
     be seen from here, as from another pid namespace, they are none."""
-    if thread == 0 or not sees_processes():
+    if not sees_processes():
         return 0
     try:
         if os.stat(f"/proc/{thread}/ns/user").st_ino != _own_namespace():
@@ -63,7 +63,7 @@ def capabilities_of(thread: int) -> int:
         # rights. Into a namespace that was made below it, by its own user, it may (cap_capable and
         # cap_ptrace_access_check in security/commoncap.c).
         pass
-    except OSError:
+    except OSError:  # it is 0 where it cannot be seen
         return 0
     try:
         return libc.capabilities(thread)

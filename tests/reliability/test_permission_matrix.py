@@ -51,7 +51,8 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.tree.targets import path_by_id
 
-# Each class of users has each combination of rights in one of these.
+# Each class of users has each combination of rights in one of these, and in each but the first
+# there is a class for each combination.
 MODES = (0o000, 0o642, 0o426, 0o264)
 ALL_MODES = (
     *MODES, 0o400, 0o200, 0o600, 0o440, 0o460, 0o660, 0o604, 0o606, 0o644, 0o666, 0o622, 0o755,
@@ -164,7 +165,7 @@ class Compared:
     def _modes(self, kind: str) -> Sequence[int]:
         if self._turn:
             return [ALL_MODES[(self._turn + self._kinds) % len(ALL_MODES)]]
-        return MODES if kind in self.thorough else [MODES[self._kinds % len(MODES)]]
+        return MODES if kind in self.thorough else [MODES[1 + self._kinds % 3]]
 
     def one(
         self,
