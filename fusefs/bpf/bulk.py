@@ -32,8 +32,9 @@ def update_all(bpf_map: Map, keys: bytes, values: bytes) -> None:
     """What `Map.update_all` does."""
     count = len(keys) // bpf_map.key_size
     arguments = syscall.BatchArguments(
-        keys=_address(keys), values=_address(values), count=count, map_fd=bpf_map.fd
-    )
+        keys=_address(keys), values=_address(values), count=count, map_fd=bpf_map.fd,
+        element_flags=bpf_map.locked,
+    )  # fmt: skip
     try:
         syscall.bpf(Command.MAP_UPDATE_BATCH, arguments)
     except OSError as error:
@@ -48,7 +49,7 @@ def update_all(bpf_map: Map, keys: bytes, values: bytes) -> None:
 
 
 def _one_by_one(bpf_map: Map, keys: bytes, values: bytes) -> None:
-    arguments = syscall.ElementArguments(map_fd=bpf_map.fd)
+    arguments = syscall.ElementArguments(map_fd=bpf_map.fd, flags=bpf_map.locked)
     update = syscall.attempt(Command.MAP_UPDATE_ELEM, arguments)
     arguments.key, arguments.value = _address(keys), _address(values)
     for done in range(len(keys) // bpf_map.key_size):
@@ -64,11 +65,14 @@ def values_of(bpf_map: Map, keys: bytes) -> bytes:
         return b"".join(_value_or_zeros(bpf_map, key) for key in split(keys, bpf_map.key_size))
     count = len(keys) // bpf_map.key_size
     values = buffer(count * bpf_map.stride)
-    arguments = syscall.ElementArguments(map_fd=bpf_map.fd)
+    arguments = syscall.ElementArguments(map_fd=bpf_map.fd, flags=bpf_map.locked)
     lookup = syscall.attempt(Command.MAP_LOOKUP_ELEM, arguments)
     arguments.key, arguments.value = _address(keys), ctypes.addressof(values)
     for _ in range(count):
-        if (error := lookup()) and error != errno.ENOENT:
+        error = lookup()
+        if error == errno.ENOENT:
+            error = lookup()  # it may have been missed: see `Map.lookup`
+        if error not in (0, errno.ENOENT):
             raise OSError(error, os.strerror(error))
         arguments.key += bpf_map.key_size
         arguments.value += bpf_map.stride

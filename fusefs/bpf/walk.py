@@ -113,6 +113,7 @@ class _Reader:
                 values=ctypes.addressof(self._values),
                 count=self._room,
                 map_fd=self._map.fd,
+                element_flags=self._map.locked,
             )
             last = False
             try:

@@ -49,6 +49,27 @@ def test_a_hash_forgets_what_is_deleted(kind: MapType) -> None:
         assert dump(made) == {}
 
 
+@each_hash
+def test_a_key_that_a_look_up_has_missed_is_found(
+    kind: MapType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed = 0
+    actual = syscall.bpf
+
+    def missing_once(command: Command, arguments: ctypes.Structure) -> int:
+        nonlocal missed
+        if command == Command.MAP_LOOKUP_ELEM and not missed:
+            missed += 1
+            raise FileNotFoundError(errno.ENOENT, "missed")
+        return actual(command, arguments)
+
+    with make_map(kind) as made:
+        made.update(u32(1), value_of(made, 5))
+        monkeypatch.setattr(syscall, "bpf", missing_once)
+        assert made.lookup(u32(1)) == value_of(made, 5)
+        assert missed == 1
+
+
 @each_array
 def test_an_array_has_all_its_indices_and_no_other(kind: MapType) -> None:
     with make_map(kind, max_entries=3) as made:

@@ -76,11 +76,11 @@ class Loaded:
         return opened
 
 
-def load(mount: Mount, compiled: Path) -> Loaded:
-    """Load a socket filter and pin it with its maps."""
+def load(mount: Mount, compiled: Path, kind: str = "socket") -> Loaded:
+    """Load a program, of the type that bpftool calls `kind`, and pin it with its maps."""
     program, maps = mount.source / "program", mount.source / "maps"
     os.mkdir(maps)
-    checked("bpftool", "prog", "load", compiled, program, "type", "socket", "pinmaps", maps)
+    checked("bpftool", "prog", "load", compiled, program, "type", kind, "pinmaps", maps)
     opened = _open(program)
     assert isinstance(opened, Program)
     return Loaded(mount, opened)
