@@ -1,4 +1,5 @@
-"""Descriptors whose opening or closing may hang: another thread does both, and none waits long."""
+"""Descriptors in threads made for them: those whose opening or closing may hang, which none waits
+long for; and those that are nobody's business but of who opened them."""
 
 from __future__ import annotations
 
@@ -8,6 +9,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from fusefs.bpf import libc
+from fusefs.bpf.task import Task
+
+T = TypeVar("T")
 
 # How long it may take to open one, and how long its closing is waited for, in seconds.
 _OPENING, _CLOSING = 0.25, 0.05
@@ -37,6 +44,24 @@ def held(reach: Callable[[], int]) -> Iterator[int]:
         yield errand.result()
     finally:
         errand.end()
+
+
+def with_own_descriptors(work: Callable[[], T]) -> T:
+    """What `work` gives, which is called in a thread with a table of descriptors of its own, a copy
+    of what this process has: what it opens is closed after it, and what it closes stays open here.
+
+    It takes as long as `work` does. Raises what that raises, and OSError: EAGAIN when there cannot
+    be another thread.
+    """
+
+    def apart() -> T:
+        libc.unshare_descriptors()
+        return work()
+
+    task = Task(apart)
+    task.join()
+    task.leave()
+    return task.result()
 
 
 class _Errand(threading.Thread):

@@ -19,6 +19,7 @@ _MNT_DETACH = 2  # umount2(2)
 _SETGROUPS = {"x86_64": 116, "i686": 206, "s390x": 206, "ppc64le": 81, "armv7l": 206}.get(
     platform.machine(), 159
 )
+_CLONE_FILES = 0x400  # linux/sched.h
 _PIDFD_GETFD = 438  # on every architecture
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, linux/capability.h
@@ -168,6 +169,12 @@ def _set_capabilities(*sets: int) -> None:
     words = [part >> shift & 0xFFFFFFFF for shift in (0, 32) for part in sets]
     array = (ctypes.c_uint32 * 6)(*words)
     call("capset", ctypes.byref(_capability_header(0)), ctypes.byref(array))
+
+
+def unshare_descriptors() -> None:
+    """Give this thread a table of descriptors of its own, a copy, which goes with it: unshare(2).
+    Raises OSError."""
+    call("unshare", _CLONE_FILES)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

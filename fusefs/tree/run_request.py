@@ -6,6 +6,7 @@ Source: Documentation/bpf/bpf_prog_run.rst.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import threading
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusefs.bpf import names
+from fusefs.bpf.apart import with_own_descriptors
 from fusefs.bpf.program import Outcome, Program
 from fusefs.bpf.task import Task
 from fusefs.text.errors import Incomplete, Refused
@@ -61,8 +63,7 @@ def begin(program: Program, request: Request) -> Task[bytes]:
     def work() -> bytes:
         try:
             with held:
-                outcome = held.run(request.data, request.context, **request.numbers)
-                return _shown(held, request, outcome)
+                return _shown(held, request, _outcome(held, request))
         except OSError as error:
             if error.errno == errno.EFAULT:
                 reason = "the kernel runs no program so that is attached as this one is"
@@ -82,6 +83,14 @@ def begin(program: Program, request: Request) -> Task[bytes]:
         held.close()
         _free.release()
         raise
+
+
+def _outcome(program: Program, request: Request) -> Outcome:
+    run = functools.partial(program.run, request.data, request.context, **request.numbers)
+    if names.name_of(names.PROGRAM_TYPE, program.info.type) == "syscall":
+        # It may open and close descriptors (bpf_sys_bpf, bpf_sys_close) of whoever runs it.
+        return with_own_descriptors(run)
+    return run()
 
 
 def parsed(program: Program, data: bytes) -> Request:

@@ -27,6 +27,8 @@ from support.shell import ENVIRONMENT, run
 from support.users import DENIED, nobody
 from support.waiting import eventually
 
+from fusefs.bpf.map import Map
+
 Mounter = Callable[..., Mount]
 
 PACKET = bytes(range(64))
@@ -177,6 +179,33 @@ def test_programs_that_run_on_a_context(pinned: Mount) -> None:
             assert told["retval"] == -3
             assert request.unpack(bytes.fromhex(told["ctx_out"])) == (pid, found, 8)
         assert pinned.error_log("kernel") == ""
+
+
+def test_descriptors_are_no_business_of_what_a_program_does(mounted: Mount) -> None:
+    descriptors = Path(f"/proc/{mounted.process.pid}/fd")
+
+    def maps_left() -> list[int]:
+        return [number for number in Map.ids() if name_of(number) == b"left"]
+
+    with loaded("code_kernel") as kernel, kernel.program("leaves_a_map") as program:
+        mounted.pin("leaves", program)
+        os.listdir(mounted.path)
+        before = {name: os.readlink(descriptors / name) for name in os.listdir(descriptors)}
+        for number in map(int, before):
+            # It closes one, be it /dev/fuse, and gets one; but these are its own.
+            told = result(mounted, "leaves", struct.pack("=iIQ", number, 0, 0))
+            assert told["retval"] > 0
+        eventually("the maps are gone", lambda: not maps_left(), 1)
+        after = {name: os.readlink(descriptors / name) for name in os.listdir(descriptors)}
+        assert before.items() <= after.items()
+    assert mounted.error_log("leaves") == ""
+
+
+def name_of(number: int) -> bytes:
+    """The name of a map, by its id; empty when it is gone."""
+    with contextlib.suppress(FileNotFoundError), Map.from_id(number) as found:
+        return bytes(found.info.name)
+    return b""
 
 
 # What is refused.
