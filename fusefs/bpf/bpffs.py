@@ -328,7 +328,19 @@ def _get(pin: int, make: Callable[[int], T], flags: int = 0) -> T:
     """The object of a pin, which is open as a mere name, as `make` has it."""
     path = ctypes.create_string_buffer(b"/proc/self/fd/%d" % pin)
     arguments = syscall.ObjectArguments(pathname=ctypes.addressof(path), file_flags=flags)
-    return make(syscall.bpf(Command.OBJ_GET, arguments))
+    try:
+        fd = syscall.bpf(Command.OBJ_GET, arguments)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # Where bpffs is mounted read-only, maps and programs are to be had for reading alone, and
+        # links not at all (bpf_obj_get_user in kernel/bpf/inode.c).
+        arguments.file_flags = _RDONLY
+        try:
+            fd = syscall.bpf(Command.OBJ_GET, arguments)
+        except OSError:
+            raise error from None
+    return make(fd)
 
 
 def _typed(fd: int) -> Pinned:

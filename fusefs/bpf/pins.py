@@ -15,7 +15,7 @@ Key = tuple[str, int]
 # What a name in bpffs may answer that is no pin any more, or none that this process may open.
 _NO_PIN = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP,
-     errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG}
+     errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG, errno.EROFS}
 )  # fmt: skip
 # File systems behind which is another machine or program. Who looks for a path through one may wait
 # for it, and for ever if it is this very process.

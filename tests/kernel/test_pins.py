@@ -217,3 +217,19 @@ def test_a_wide_one(bpffs: Path, pins: Pins) -> None:
             assert paths_of(pins, made) == [f"{bpffs}/0/pin"]
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_pins_in_a_bpffs_that_is_read_only(bpffs: Path, pins: Pins) -> None:
+    with (
+        make_map() as bpf_map,
+        load() as program,
+        loaded() as programs,
+        programs.program("on_raw_tracepoint") as traced,
+        raw_tracepoint(traced, "sys_enter", 1) as link,
+    ):
+        for obj in (bpf_map, program, link):
+            pin(bpffs / obj.kind, obj)
+        checked("mount", "-o", "remount,ro", bpffs)
+        for obj in (bpf_map, program):
+            assert paths_of(pins, obj) == [f"{bpffs}/{obj.kind}"]
+        assert paths_of(pins, link) == []  # the kernel opens no link there

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.maps import exists, make_map, pin, u32, u64
 from support.mounting import Mount
+from support.shell import checked
 from support.waiting import eventually
 
 from fusefs.bpf.bpffs import Directory, RenameFlags
@@ -292,3 +293,18 @@ def test_a_part_of_a_bpffs_can_be_shown(bpffs: Path, mounter: Callable[..., Moun
     mount = mounter(source=bpffs / "part")
     assert os.listdir(mount.path) == ["inside"]
     assert mount.sh("cat inside/entries/0").stdout == "1\n"
+
+
+def test_a_bpffs_that_is_read_only_is_shown_and_not_changed(bpffs: Path, mounter: Mounter) -> None:
+    with make_map() as made:
+        made.update(u32(1), u64(500))
+        pin(bpffs / "sample", made)
+        checked("mount", "-o", "remount,ro", bpffs)
+        mount = mounter()
+        assert mount.sh("cat sample/entries/* sample/entries.jsonl").stdout == (
+            '500\n{"key": 1, "value": 500}\n'
+        )
+        assert f'"{bpffs}/sample"' in mount.sh("cat sample/info").stdout
+        for command in ("echo 5 > sample/entries/1", "rm sample/entries/1", "rmdir sample"):
+            assert mount.sh(command).code != 0, command
+        assert made.lookup(u32(1)) == u64(500)
