@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from fusefs.tree.alike import StandIn
-from fusefs.tree.node import Attributes, Node
+from fusefs.tree.node import Attributes, Node, gone
 
 ROOT = 1  # FUSE_ROOT_ID
 # So many numbers are made of identities: those that every program can hold which takes them for
@@ -32,7 +32,7 @@ class Inode:
 
     `known` is the node, or what stands in for it until it is asked for. `lookups` counts its
     references, `handles` its open files. `size` and `mtime_ns` are what it last heard, and `held`
-    the attributes since it was opened.
+    the attributes since it was opened. One that was `renamed` is gone for good.
     """
 
     number: int
@@ -42,10 +42,13 @@ class Inode:
     size: int = -1
     mtime_ns: int = -1
     held: Attributes | None = None
+    renamed: bool = False
 
     @property
     def node(self) -> Node:
-        """The node."""
+        """The node. Raises `gone()` when that goes by another name, see `InodeTable.renamed`."""
+        if self.renamed:
+            raise gone()
         if isinstance(self.known, StandIn):
             self.known = self.known.node()
         return self.known
@@ -53,7 +56,8 @@ class Inode:
     def attributes(self) -> Attributes:
         """The node's attributes, to be used at once; while it is open, the last ones when it is
         gone, as those of an unlinked file."""
-        if isinstance(self.known, StandIn) and (told := self.known.attributes()):
+        stands_in = isinstance(self.known, StandIn) and not self.renamed
+        if stands_in and (told := self.known.attributes()):
             return told
         try:
             attributes = self.node.attributes()
@@ -115,7 +119,7 @@ class InodeTable:
     def enter_as(self, node: Node | StandIn, identity: Hashable, number: int) -> Inode:
         """The same for a node whose `number` was told for its identity."""
         inode = self._by_number.get(number)
-        if inode is not None and inode.known.identity == identity:
+        if inode is not None and inode.known.identity == identity and not inode.renamed:
             if inode.known is not node:
                 inode.known.renew(node)
             return inode
@@ -137,6 +141,14 @@ class InodeTable:
         given = self._given.get
         return [given(one) or hash(one) % _MADE + ROOT + 1 for one in identities]
 
+    def renamed(self, identity: Hashable) -> None:
+        """What had this identity goes by another name, and is another node by that. The kernel
+        takes the new name, for a moment, for one of the inode: so that is nobody's any more, and
+        what is made by the old name next has another."""
+        inode = self._by_number.get(self.number(identity))
+        if inode is not None and inode.known.identity == identity:
+            inode.renamed = True
+
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gave back so many references."""
         inode = self._by_number[number]
@@ -147,7 +159,9 @@ class InodeTable:
         """Drop an inode that nobody refers to."""
         if inode.lookups <= 0 and inode.number != ROOT:
             del self._by_number[inode.number]
-            self._given.pop(inode.known.identity, None)
+            identity = inode.known.identity
+            if self._given.get(identity) == inode.number:
+                del self._given[identity]
             self._exempt_at = min(self._exempt_at, len(self._by_number) + _MANY)
 
     def _exempt(self) -> None:

@@ -246,7 +246,8 @@ class Operations(pyfuse3.Operations):
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
         to = self._directory(parent_inode_new, ctx)
         parent = self._directory(parent_inode_old, ctx)
-        parent.rename(old, to, new, RenameFlags(flags), caller_of(ctx))
+        if identity := parent.rename(old, to, new, RenameFlags(flags), caller_of(ctx)):
+            self._inodes.renamed(identity)
         self._removed(parent_inode_old)
         # The kernel tells an exchange as a rename there and one back.
         for _ in range(2 if flags & RenameFlags.EXCHANGE else 1):

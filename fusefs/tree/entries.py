@@ -359,7 +359,7 @@ class KeyedMap(Origin):
 
     def rename(
         self, bpf_map: Map, name: str, new_name: str, flags: RenameFlags, caller: Caller
-    ) -> None:
+    ) -> Hashable | None:
         """Insert the new key, then delete the old one, so that the value is never absent."""
         if reason := self.traits.kept or self.traits.unset or self.traits.unmade:
             raise refusal(errno.EPERM, reason)
@@ -367,10 +367,12 @@ class KeyedMap(Origin):
         key, new_key = self.key(name), self.new_key(new_name, flags)
         value = self.look(bpf_map, key)
         if new_key == key:
-            return
+            return None
         self.insert(bpf_map, new_key, value, flags, caller)
-        if self.view.same(new_key) != self.view.same(key):
-            self.delete(bpf_map, key)
+        if self.view.same(new_key) == self.view.same(key):
+            return None
+        self.delete(bpf_map, key)
+        return self.identity(key)
 
     def delete(self, bpf_map: Map, key: bytes) -> None:
         """Remove a key. Raises FileNotFoundError when the map does not have it."""

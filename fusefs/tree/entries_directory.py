@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 
 from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
@@ -83,10 +83,10 @@ class Entries(SavingDirectory):
         with self._changing(f"remove entries/{name}", caller) as (keyed, bpf_map):
             keyed.remove(bpf_map, name)
 
-    def move(self, name: str, new_name: str, flags: RenameFlags, caller: Caller) -> None:
+    def move(self, name: str, new_name: str, flags: RenameFlags, caller: Caller) -> Hashable | None:
         what = f"rename entries/{name} to {new_name}"
         with self._changing(what, caller, new_name) as (keyed, bpf_map):
-            keyed.rename(bpf_map, name, new_name, flags, caller)
+            return keyed.rename(bpf_map, name, new_name, flags, caller)
 
     @contextlib.contextmanager
     def _changing(

@@ -259,8 +259,9 @@ class Directory(Node):
 
     def rename(
         self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
-    ) -> None:
-        """Rename a child, possibly into another directory."""
+    ) -> Hashable | None:
+        """Rename a child, possibly into another directory. Gives the identity that it had, if it
+        has another now."""
         raise refusal(errno.EPERM)
 
 

@@ -67,8 +67,8 @@ class SavingDirectory(Directory):
         """Remove its own child."""
         raise refusal(errno.EPERM)
 
-    def move(self, name: str, new_name: str, flags: RenameFlags, caller: Caller) -> None:
-        """Rename its own child."""
+    def move(self, name: str, new_name: str, flags: RenameFlags, caller: Caller) -> Hashable | None:
+        """Rename its own child, see `Directory.rename`."""
         raise refusal(errno.EPERM)
 
     # What those who serve the directory call.
@@ -113,23 +113,23 @@ class SavingDirectory(Directory):
 
     def rename(
         self, name: str, to: Directory, new_name: str, flags: RenameFlags, caller: Caller
-    ) -> None:
+    ) -> Hashable | None:
         if to.identity != self.identity:
             raise refusal(self.elsewhere)
         if not self._is_scratch(name):
-            self.move(name, new_name, flags, caller)
-            return
+            return self.move(name, new_name, flags, caller)
         if flags & ~RenameFlags.NOREPLACE:
             raise refusal(errno.EINVAL)
         scratch, here = self._scratch()
         if self._is_scratch(new_name):
             scratch.rename(here, name, new_name)
-            return
+            return None
         node = scratch.get(here, name)
         if caller.uid != node.owner and not caller.is_root:  # it would show to others what is in it
             raise refusal(errno.EACCES)
         self.save(node, new_name, flags, caller)
         scratch.remove(here, name)
+        return None
 
     def _is_scratch(self, name: str) -> bool:
         return looks_scratch(name) and not self.owns(name)

@@ -306,3 +306,22 @@ def test_other_tools_read_entries_as_any_file(mounted: Mount, tmp_path: Path, to
     assert from_mount.code == 0
     from_copy = mounted.sh(f"cd {tmp_path} && {tool} 1 {unlike}| sha256sum")
     assert from_mount == from_copy
+
+
+@each_hash
+def test_a_new_entry_by_the_old_name_of_another(mounted: Mount, kind: MapType) -> None:
+    sample = filled(mounted, kind)
+    entries = mounted.path / "sample/entries"
+    # The kernel takes the new name for one of the old inode, for a moment.
+    for number in range(10, 20):
+        os.rename(entries / "1", entries / str(number))
+        (entries / "1").write_text(f"{number}\n")
+        (entries / str(number)).write_text(f"{2 * number}\n")
+        assert os.stat(entries / "1").st_ino != os.stat(entries / str(number)).st_ino
+        assert os.stat(entries / "0x1").st_ino == os.stat(entries / "1").st_ino
+    assert dump(sample) == {
+        u32(0): value_of(sample, 100),
+        u32(1): value_of(sample, 19),
+        u32(2): value_of(sample, 102),
+        **{u32(number): value_of(sample, 2 * number) for number in range(10, 20)},
+    }

@@ -65,6 +65,31 @@ def test_no_two_have_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
         assert made[made.number(name)] is inode
 
 
+def test_an_inode_that_was_renamed_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for of_all in (inodes._MADE, 4):  # where numbers are made of identities, and where given
+        monkeypatch.setattr(inodes, "_MADE", of_all)
+        made = table()
+        for name in map(str, range(10)):
+            made.enter(Thing(name)).lookups = 1
+        old = made.enter(Thing("1"))
+        made.renamed("1")
+        made.renamed("not there")
+        new = made.enter(Thing("1"))
+        new.lookups = 1
+        for get in (old.attributes, lambda old=old: old.node):
+            with pytest.raises(OSError, match="Stale"):
+                get()
+        assert new.number != old.number
+        assert made[old.number] is old
+        made.forget(old.number, 1)
+        assert made.enter(Thing("1")) is new
+        assert made.number("1") == new.number
+        made.renamed("1")
+        made.forget(new.number, 1)
+        assert made.enter(Thing("1")) is not new
+        assert len(made) == 11
+
+
 class Many(Origin):
     """What has children, each of which shows its key."""
 
