@@ -21,6 +21,7 @@ from fusefs.echoes import Echoes
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
+from fusefs.repeats import Repeats
 from fusefs.replies import DirectoryReply, entry_of
 from fusefs.requests import Shown, caller_of, request
 from fusefs.shares import Shares
@@ -58,6 +59,7 @@ class Operations(pyfuse3.Operations):
         self._opened: dict[int, Inode] = {}  # by file handle
         self._shares = Shares()
         self._created = Created()
+        self._repeats = Repeats()
         self._next_handle = 1
         self._plain = plain_entry()
         # Those that watch what is looked up, by the directory.
@@ -110,7 +112,9 @@ class Operations(pyfuse3.Operations):
             entry = self._referred(created.node, ctx)
             entry.entry_timeout = 0
             return entry
-        return self._referred(node, ctx)
+        entry = self._referred(node, ctx)
+        self._repeats.found(ctx.pid, entry.st_ino)
+        return entry
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.
@@ -355,6 +359,18 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        repeated = self._repeats.repeated(ctx.pid, inode)
+        try:
+            return await self._opened_file(inode, flags, ctx)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            if repeated:
+                raise refusal(errno.ENOENT) from error
+            self._repeats.gone(ctx.pid, inode)
+            raise
+
+    async def _opened_file(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
         await waiting.prepared(known.node)
         self.root.turn()

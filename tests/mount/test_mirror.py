@@ -17,6 +17,8 @@ from support.waiting import eventually
 from fusefs.bpf.bpffs import Directory, RenameFlags
 from fusefs.bpf.map import Map, MapType
 
+Mounter = Callable[..., Mount]
+
 # What the kernel may show of the past, and the coarseness of its clock.
 LAG = 0.05 + 0.01
 
