@@ -226,14 +226,7 @@ class Directory:
         try:
             if os.fstat(pin).st_ino != inode:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            if only_reads:
-                return _get(pin, make or _typed, _RDONLY)
-            try:
-                return _get(pin, make or _typed)
-            except OSError as error:
-                if error.errno != errno.EROFS:
-                    raise
-                return _get(pin, make or _typed, _RDONLY)
+            return _get(pin, make or _typed, _RDONLY if only_reads else 0)
         finally:
             os.close(pin)
 
