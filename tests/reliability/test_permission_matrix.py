@@ -167,6 +167,13 @@ class Compared:
             return [ALL_MODES[(self._turn + self._kinds) % len(ALL_MODES)]]
         return MODES if kind in self.thorough else [MODES[1 + self._kinds % 3]]
 
+    def _people(self, kind: str) -> list[Person]:
+        all_of_them = [*self._everybody.values()]
+        if self._turn or kind in self.thorough:
+            return all_of_them
+        # Who is root in another user namespace has no other rights than a stranger.
+        return [person for person in all_of_them if not person.user.mapped]
+
     def one(
         self,
         kind: str,
@@ -179,7 +186,7 @@ class Compared:
         for mode in self._modes(kind):
             fill()
             pinned = Pinned(self.mount, kind, obj, mode, fill)
-            for person in self._everybody.values():
+            for person in self._people(kind):
                 for operation in [*OF_ALL, *operations]:
                     self.found.compare(kind, pinned, operation, person)
             pinned.paths()[0].unlink()
