@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusefs.bpf import libc
 from fusefs.bpf.pins import Key
 
 # What /proc/PID/fd says of a descriptor of each kind, and the line of fdinfo that has its id.
@@ -25,6 +26,7 @@ _KINDS = {
 }
 
 
+_SYS_PTRACE = 1 << 19  # CAP_SYS_PTRACE, linux/capability.h
 # A process has ended, a descriptor was closed, or it is not for this process to know. Anything else
 # is this process' own trouble, as EMFILE.
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -39,8 +41,8 @@ class Holder:
 
 
 class Holders(dict[Key, list[Holder]]):
-    """Who has each object open. `closed` is how many processes may not be looked into, which takes
-    CAP_SYS_PTRACE where they have other rights than this one."""
+    """Who has each object open. `closed` is how many processes may not be looked into for want of
+    CAP_SYS_PTRACE. What is refused to who has it, a security module keeps for itself."""
 
     closed = 0
 
@@ -49,13 +51,14 @@ def find_holders() -> Holders:
     """Look through all processes but this one. It may hang: /proc/PID of a process that is in
     execve(2) and closes a file that we serve waits for us."""
     found = Holders()
+    lacking = not libc.capabilities() & _SYS_PTRACE
     for pid in processes():
         try:
             held = {*_held_by(pid)}
             # The kernel ends it with a newline; the name may have others, and any bytes.
             comm = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
         except PermissionError:
-            found.closed += 1
+            found.closed += lacking
             continue
         except (FileNotFoundError, ProcessLookupError):
             continue
