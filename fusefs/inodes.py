@@ -163,6 +163,8 @@ class InodeTable:
             if self._given.get(identity) == inode.number:
                 del self._given[identity]
             self._exempt_at = min(self._exempt_at, len(self._by_number) + _MANY)
+            if len(self._by_number) < self._exempted // 8:
+                self._give_room_back()
 
     def _exempt(self) -> None:
         """Exempt all that there is from Python's search for garbage in cycles. Of a million inodes
@@ -177,3 +179,9 @@ class InodeTable:
         gc.freeze()
         self._exempted = len(self._by_number)
         self._exempt_at = self._exempted + _MANY
+
+    def _give_room_back(self) -> None:
+        """Most inodes were dropped: a dictionary keeps the room for them, 100 bytes for each."""
+        gc.unfreeze()
+        self._by_number = dict(self._by_number)
+        self._exempted = len(self._by_number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import stat
+import sys
 import time
 from collections.abc import Hashable
 
@@ -141,6 +142,7 @@ def test_many_inodes_do_not_make_the_search_for_garbage_long() -> None:
         for number in range(50_000):
             made.forget(made.number(str(number)), 1)
         assert gc.get_freeze_count() < exempt - 30_000
+        assert sys.getsizeof(made._by_number) < 50_000 * 8  # it was 2 MB
     finally:
         gc.unfreeze()
 
