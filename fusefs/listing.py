@@ -14,15 +14,19 @@ attributes anyway.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import trio
 
+from fusefs.bpf.credentials import Caller
 from fusefs.inodes import ROOT
 from fusefs.tree.alike import Alike
-from fusefs.tree.node import Directory, Node
+from fusefs.tree.node import Directory, Node, refusal
 
 # A listing lets other requests in after so many seconds. To read a file takes several of them, and
 # each may wait for so long.
@@ -37,14 +41,17 @@ Found = tuple[str, Node | int] | Alike
 
 
 class Listing:
-    """An open directory, with its inode number, and where its reader stands in it."""
+    """An open directory, with its inode number, and where its reader stands in it. `caller` has
+    opened it."""
 
-    def __init__(self, directory: Directory, number: int) -> None:
+    def __init__(self, directory: Directory, number: int, caller: Caller) -> None:
         self.number = number
         self._directory = directory
+        self._caller = caller
+        self._judged = directory.occupant()
         self._first = ((".", number), ("..", ROOT))
         self._position = 0
-        self._children = directory.children()
+        self._children = self._all()
         self._waiting: Found | None = None
         # What was found since the last reply began, and where: the kernel asks again for what its
         # reader had no room for.
@@ -101,7 +108,16 @@ class Listing:
         else:
             self._position, self._waiting = 0, None
             self._coming.clear()
-            self._children = self._directory.children()
+            self._children = self._all()
+
+    def _all(self) -> Iterator[tuple[str, Node] | Alike | None]:
+        """The children, from the first on. Raises PermissionError when there is another pin by now,
+        which is not for who has opened this."""
+        directory, caller = self._directory, self._caller
+        is_judged = caller.changes_all or directory.occupant() is self._judged
+        if not is_judged and not directory.attributes().permit(caller, os.R_OK):
+            raise refusal(errno.EACCES)
+        yield from directory.children()
 
     def expire(self) -> None:
         """A name in the directory is there no more."""

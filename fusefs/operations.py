@@ -23,7 +23,7 @@ from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
 from fusefs.repeats import Repeats
 from fusefs.replies import DirectoryReply, entry_of
-from fusefs.requests import Shown, caller_of, request
+from fusefs.requests import Shown, caller_of, check_rights, request
 from fusefs.shares import Shares
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # What poll(2) says of an ordinary file: DEFAULT_POLLMASK, linux/poll.h.
 _POLLED = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+# What is wanted to make, remove or rename something in a directory.
+_CHANGE = os.W_OK | os.X_OK
 
 
 class Operations(pyfuse3.Operations):
@@ -78,13 +80,15 @@ class Operations(pyfuse3.Operations):
     def _inode(self, number: int) -> Inode:
         return self._inodes[number]
 
-    def _directory(self, number: int, ctx: RequestContext) -> Directory:
-        node = self._inode(number).node
+    def _directory(self, number: int, ctx: RequestContext, wanted: int) -> tuple[Directory, Caller]:
+        """A directory, and who asks, if they may do what is `wanted` in it (see `check_rights`)."""
+        node, caller = self._inode(number).node, caller_of(ctx)
         if not isinstance(node, Directory):
             raise refusal(errno.ENOTDIR)
-        if node.roots and not caller_of(ctx).is_root:
+        if node.roots and not caller.is_root:
             raise refusal(errno.EACCES)
-        return node
+        check_rights(node, caller, ctx, wanted)
+        return node, caller
 
     def _referred(self, node: Node, ctx: RequestContext) -> EntryAttributes:
         """The attributes of a node that the kernel is about to refer to, for who asks."""
@@ -99,13 +103,13 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
-        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
+        (parent, caller), child = self._directory(parent_inode, ctx, os.X_OK), os.fsdecode(name)
         if (before := self._echoes.lookup(ctx.pid, parent_inode, child)) is not None:
             return self._referred(before, ctx)
         for listing in self._listings.get(parent_inode, ()):
             listing.looked_up(child)
         try:
-            node = parent.lookup_by(child, caller_of(ctx))
+            node = parent.lookup_by(child, caller)
         except FileNotFoundError:
             if (created := self._created.find(parent_inode, name)) is None:
                 raise
@@ -192,10 +196,10 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext
     ) -> EntryAttributes:
-        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
+        (parent, caller), child = self._directory(parent_inode, ctx, _CHANGE), os.fsdecode(name)
         if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
             return self._referred(made, ctx)
-        node = parent.mkdir(child, mode, caller_of(ctx))
+        node = parent.mkdir(child, mode, caller)
         self._echoes.made_here(parent_inode, child)
         return self._referred(node, ctx)
 
@@ -209,10 +213,10 @@ class Operations(pyfuse3.Operations):
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext
     ) -> EntryAttributes:
-        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
+        (parent, caller), child = self._directory(parent_inode, ctx, _CHANGE), os.fsdecode(name)
         if (made := self._echoes.made(ctx.pid, parent_inode, child)) is not None:
             return self._referred(made, ctx)
-        node = parent.symlink(child, os.fsdecode(target), caller_of(ctx))
+        node = parent.symlink(child, os.fsdecode(target), caller)
         self._echoes.made_here(parent_inode, child)
         return self._referred(node, ctx)
 
@@ -224,17 +228,17 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
-        parent.unlink(child, caller_of(ctx))
+        (parent, caller), child = self._directory(parent_inode, ctx, _CHANGE), os.fsdecode(name)
+        parent.unlink(child, caller)
         self._removed(parent_inode)
         self._echoes.made_here(parent_inode, child)
 
     @request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
-        parent, child = self._directory(parent_inode, ctx), os.fsdecode(name)
+        (parent, caller), child = self._directory(parent_inode, ctx, _CHANGE), os.fsdecode(name)
         if self._echoes.removed(ctx.pid, parent_inode, child):
             return
-        parent.rmdir(child, caller_of(ctx))
+        parent.rmdir(child, caller)
         self._echoes.made_here(parent_inode, child)
 
     @request
@@ -248,9 +252,9 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> None:
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
-        to = self._directory(parent_inode_new, ctx)
-        parent = self._directory(parent_inode_old, ctx)
-        if identity := parent.rename(old, to, new, RenameFlags(flags), caller_of(ctx)):
+        to, caller = self._directory(parent_inode_new, ctx, _CHANGE)
+        parent, _ = self._directory(parent_inode_old, ctx, _CHANGE)
+        if identity := parent.rename(old, to, new, RenameFlags(flags), caller):
             self._inodes.renamed(identity)
         self._removed(parent_inode_old)
         # The kernel tells an exchange as a rename there and one back.
@@ -265,12 +269,12 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
-        directory, caller = self._directory(inode, ctx), caller_of(ctx)
+        directory, caller = self._directory(inode, ctx, os.R_OK)
         self._shares.check(caller)
         directory.enter()
         if isinstance(directory, Mirror):
             self._echoes.watch(inode, directory)
-        listing = Listing(directory, inode)
+        listing = Listing(directory, inode, caller)
         self._listings[inode].append(listing)
         return self._keep(listing, caller)
 
@@ -390,7 +394,7 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        parent, caller = self._directory(parent_inode, ctx), caller_of(ctx)
+        parent, caller = self._directory(parent_inode, ctx, _CHANGE)
         self._shares.check(caller)  # before anything is made
         file = parent.create(os.fsdecode(name), mode, caller)
         inode = self._inodes.enter(file)

@@ -17,7 +17,8 @@ import pyfuse3
 from pyfuse3 import FUSEError, RequestContext
 
 from fusefs.bpf import libc
-from fusefs.bpf.credentials import Caller, capabilities_of, sees_processes
+from fusefs.bpf.credentials import Caller, capabilities_of, overrides_modes, sees_processes
+from fusefs.tree.node import Directory, refusal
 
 if TYPE_CHECKING:
     from fusefs.operations import Operations
@@ -81,6 +82,20 @@ def caller_of(ctx: RequestContext) -> Caller:
     if _own_capabilities() & ~capabilities == 0:
         return _root(ctx.gid)
     return Caller(0, ctx.gid, _groups(ctx.pid), capabilities)
+
+
+def check_rights(directory: Directory, caller: Caller, ctx: RequestContext, wanted: int) -> None:
+    """Raise PermissionError for who may not do what is `wanted` in a directory, a sum of those that
+    access(2) takes.
+
+    The kernel has judged so, but by what it was told of the directory up to `FRESH` ago; and where
+    a pin and its `entries/` are, there may be another pin by now, which somebody has renamed for
+    that.
+    """
+    if caller.changes_all or directory.attributes().permit(caller, wanted):
+        return
+    if not overrides_modes(ctx.pid, changes=bool(wanted & os.W_OK)):
+        raise refusal(errno.EACCES)
 
 
 def _groups(thread: int) -> frozenset[int]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fusefs.bpf import libc
 from fusefs.bpf.libc import set_filesystem_ids, set_groups
 
-# CAP_SYS_ADMIN; CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH. See linux/capability.h.
-_SYS_ADMIN, _READS_ALL = 1 << 21, 1 << 1 | 1 << 2
+# CAP_SYS_ADMIN; CAP_DAC_OVERRIDE; that and CAP_DAC_READ_SEARCH. See linux/capability.h.
+_SYS_ADMIN, _CHANGES_ALL, _READS_ALL = 1 << 21, 1 << 1, 1 << 1 | 1 << 2
 _ALL = (1 << 64) - 1
 
 
@@ -36,6 +36,11 @@ class Caller:
     def reads_all(self) -> bool:
         """Whether they may read files whatever the mode says."""
         return self.uid == 0 and bool(self.capabilities & _READS_ALL)
+
+    @property
+    def changes_all(self) -> bool:
+        """Whether they may change files and directories whatever the mode says."""
+        return self.uid == 0 and bool(self.capabilities & _CHANGES_ALL)
 
     @property
     def is_lesser(self) -> bool:
@@ -69,6 +74,11 @@ def capabilities_of(thread: int) -> int:
         return libc.capabilities(thread)
     except ProcessLookupError:
         return 0
+
+
+def overrides_modes(thread: int, *, changes: bool) -> bool:
+    """Whether a thread, of any user, may read files whatever the mode says, or change them."""
+    return bool(capabilities_of(thread) & (_CHANGES_ALL if changes else _READS_ALL))
 
 
 @functools.cache

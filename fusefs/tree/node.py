@@ -81,11 +81,20 @@ class Attributes:
             return True
         if self.known_by and caller.reads_all:
             return True
+        return bool(self._part_for(caller, self.known_by) & os.R_OK)
+
+    def permit(self, caller: Caller, wanted: int) -> bool:
+        """Whether the mode gives `caller` all that is `wanted`, a sum of those that access(2)
+        takes."""
+        return self._part_for(caller, self.mode) & wanted == wanted
+
+    def _part_for(self, caller: Caller, mode: int) -> int:
+        """The three bits of a mode that are for `caller`."""
         if caller.uid == self.uid:
-            return bool(self.known_by & 0o400)
+            return mode >> 6 & 7
         if self.gid == caller.gid or self.gid in caller.groups:
-            return bool(self.known_by & 0o040)
-        return bool(self.known_by & 0o004)
+            return mode >> 3 & 7
+        return mode & 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +232,11 @@ class Directory(Node):
     def enter(self) -> None:
         """Raise `gone()` when it is no longer what its path leads to; it is opened to be read."""
         self.attributes()
+
+    def occupant(self) -> object:
+        """What is here now, by which the right to read the directory is judged, where there may be
+        another before it is read; else None. Raises `gone()`."""
+        return None
 
     @abstractmethod
     def lookup(self, name: str) -> Node:

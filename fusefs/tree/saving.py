@@ -17,7 +17,7 @@ from fusefs.text.names import looks_scratch
 from fusefs.tree.alike import Alike
 from fusefs.tree.editing import decoded
 from fusefs.tree.files import WritableFile
-from fusefs.tree.node import Change, Directory, File, Node, Opening, Symlink, refusal
+from fusefs.tree.node import Change, Directory, File, Node, Opening, Symlink, gone, refusal
 from fusefs.tree.scratch import Scratch, ScratchFile, ScratchLink, ScratchNode
 from fusefs.tree.subject import Subject
 
@@ -76,6 +76,9 @@ class SavingDirectory(Directory):
     def change(self, change: Change, caller: Caller) -> None:
         """Those who copy a directory set what it has: accepted, and without effect."""
 
+    def occupant(self) -> Subject:
+        return self.subject()
+
     def lookup(self, name: str) -> Node:
         return self._scratch_named(name) if self._is_scratch(name) else self.find(name)
 
@@ -85,6 +88,8 @@ class SavingDirectory(Directory):
     def children(self) -> Iterator[tuple[str, Node] | Alike | None]:
         scratch, here = self._scratch()
         yield from scratch.all_in(here)
+        if self._scratch()[1] != here:  # others had turns, and have put another pin here
+            raise gone()
         yield from self.listed()
 
     def create(self, name: str, mode: int, caller: Caller) -> File:
