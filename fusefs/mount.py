@@ -91,7 +91,7 @@ def prepare_mountpoint(mountpoint: str, source: bpffs.Directory) -> None:
 def is_inside(path: str, source: bpffs.Directory) -> bool:
     """Whether `path` is in the bpffs of `source`, or in something that is mounted in it."""
     return any(
-        os.stat(ancestor).st_dev == source.stat().st_dev
+        os.stat(ancestor).st_dev == source.status().st_dev
         for ancestor in (path, *map(str, Path(path).parents))
     )
 

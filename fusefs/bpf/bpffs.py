@@ -98,13 +98,63 @@ def _open_name(fd: int, name: str, flags: int = 0) -> int:
     return libc.openat2(fd, name, _O_NAME | flags, libc.RESOLVE_NO_XDEV)
 
 
-class Directory:
-    """An open bpffs directory; the descriptor is given back when nothing refers to it any more."""
+class Named:
+    """What had a name when it was looked up, open with O_PATH. It stays that, whatever has the name
+    by now. The descriptor is given back when nothing refers to it any more."""
+
+    def __init__(self, fd: int) -> None:
+        """`fd` is owned by this from now on."""
+        self._fd = fd
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, which opens nothing."""
+        return self._fd
+
+    def status(self) -> os.stat_result:
+        """Its attributes."""
+        return os.fstat(self._fd)
+
+    def chmod(self, mode: int) -> None:
+        """Set permission bits."""
+        # There is no fchmodat on a descriptor opened with O_PATH before Linux 6.6: by /proc. Who
+        # comes to a symbolic link so has come to the link itself (nd_jump_link in fs/namei.c).
+        os.chmod(self._itself, mode)
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Set owner and group, -1 for as it is."""
+        os.chown(self._itself, uid, gid)
+
+    def utime(self, atime_ns: int, mtime_ns: int) -> None:
+        """Set both times."""
+        os.utime(self._itself, ns=(atime_ns, mtime_ns))
+
+    def readlink(self) -> str:
+        """The text of a symbolic link."""
+        return os.readlink("", dir_fd=self._fd)
+
+    def open(
+        self, make: Callable[[int], Object] | None = None, *, only_reads: bool = False
+    ) -> Object:
+        """The object of a pin; see `Directory.open_pin`."""
+        return _get(self._fd, make or _typed, _RDONLY if only_reads else 0)
+
+    @property
+    def _itself(self) -> str:
+        return f"/proc/self/fd/{self._fd}"
+
+
+class Directory(Named):
+    """An open bpffs directory."""
 
     def __init__(self, path: str, parent: Directory | None = None) -> None:
         """Open `path`, or the directory named so in `parent`, which is not followed if it is a
         symbolic link. What is mounted in a bpffs is not part of it: EXDEV."""
-        self._fd = -1
+        super().__init__(-1)
         if parent is None:
             self._fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         else:
@@ -144,27 +194,27 @@ class Directory:
             directory = parent
         return False
 
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+    def named(self, name: str, inode: int | None = None) -> Named:
+        """What has a name, which is not followed.
 
-    @property
-    def fd(self) -> int:
-        """The descriptor, for calls on the directory itself; opened with O_PATH."""
-        return self._fd
+        Raises OSError: EXDEV when something else is mounted there, ENOENT when it is not the inode
+        `inode`, if that is given: what was put in its place is not what was meant.
+        """
+        found = Named(_open_name(self._fd, name))
+        if inode is not None and found.status().st_ino != inode:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return found
 
     def mark(self, name: str) -> bytes:
         """What is the same as long as the attributes of `name` are, and costs a third of them;
         empty where that is not known, or something is mounted there. That is asked nothing."""
         return libc.mark(self._fd, name)
 
-    def stat(self, name: str = "") -> os.stat_result:
-        """The attributes of `name`, which is not followed, or of the directory itself.
+    def stat(self, name: str) -> os.stat_result:
+        """The attributes of `name`, which is not followed.
 
         Raises OSError: EXDEV when something else is mounted there.
         """
-        if not name:
-            return os.fstat(self._fd)
         fd = _open_name(self._fd, name)
         try:
             return os.fstat(fd)
@@ -222,13 +272,7 @@ class Directory:
         Raises FileNotFoundError when that name is gone, or is no longer the inode `inode`: what
         is opened is never something that was put in its place.
         """
-        pin = _open_name(self._fd, name)
-        try:
-            if os.fstat(pin).st_ino != inode:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-            return _get(pin, make or _typed, _RDONLY if only_reads else 0)
-        finally:
-            os.close(pin)
+        return self.named(name, inode).open(make, only_reads=only_reads)
 
     def open_path(self, names: Sequence[str]) -> Pinned:
         """Open the map or program that `names` lead to, to be read; symbolic links are followed,
@@ -258,10 +302,6 @@ class Directory:
         finally:
             os.close(parent)
 
-    def readlink(self, name: str) -> str:
-        """The text of the symbolic link `name`."""
-        return os.readlink(name, dir_fd=self._fd)
-
     def mkdir(self, name: str, mode: int) -> None:
         """Make a directory."""
         os.mkdir(name, mode, dir_fd=self._fd)
@@ -282,33 +322,6 @@ class Directory:
         """Rename `name` to `new_name` in the directory `to`, as renameat2(2) does."""
         old, new = os.fsencode(name), os.fsencode(new_name)
         libc.call("renameat2", self._fd, old, to._fd, new, int(flags))
-
-    def chmod(self, name: str, mode: int) -> None:
-        """Set permission bits; of the directory itself with an empty name."""
-        # There is no fchmodat on a descriptor opened with O_PATH before Linux 6.6: by /proc.
-        if not name:
-            os.chmod(f"/proc/self/fd/{self._fd}", mode)
-            return
-        fd = _open_name(self._fd, name)
-        try:
-            os.chmod(f"/proc/self/fd/{fd}", mode)
-        finally:
-            os.close(fd)
-
-    def chown(self, name: str, uid: int, gid: int) -> None:
-        """Set owner and group, -1 for as it is; of the directory itself with an empty name."""
-        if name:
-            os.chown(name, uid, gid, dir_fd=self._fd, follow_symlinks=False)
-        else:
-            os.chown(f"/proc/self/fd/{self._fd}", uid, gid)
-
-    def utime(self, name: str, atime_ns: int, mtime_ns: int) -> None:
-        """Set both times; of the directory itself with an empty name."""
-        times = (atime_ns, mtime_ns)
-        if name:
-            os.utime(name, ns=times, dir_fd=self._fd, follow_symlinks=False)
-        else:
-            os.utime(f"/proc/self/fd/{self._fd}", ns=times)
 
 
 def _pin(directory: int, name: str, obj: Object) -> None:

@@ -66,8 +66,9 @@ class Places:
         name = what.names[-1]
         with self._made(what) as parent:
             parent.pin(name, bpf_map)
+            pin = _pinned(parent, name, bpf_map)
             try:
-                self._own(parent, name, what.path, 0o666)
+                self._own(pin, what.path, 0o666)
             except OSError:
                 parent.unlink(name)
                 raise
@@ -95,11 +96,11 @@ class Places:
                 try:
                     directory.mkdir(name, _MODE)
                 except FileExistsError:
-                    pass
+                    directory = bpffs.Directory(name, directory)
                 else:
                     made.append((directory, name))
-                    self._own(directory, name, copied, 0o1777)
-                directory = bpffs.Directory(name, directory)
+                    directory = _new(directory, name)
+                    self._own(directory, copied, 0o1777)
             yield directory
         except OSError as error:
             for parent, name in reversed(made):
@@ -107,13 +108,41 @@ class Places:
                     parent.rmdir(name)
             raise self._failed(what, error) from None
 
-    def _own(self, parent: bpffs.Directory, name: str, copied: Path, bits: int) -> None:
+    def _own(self, made: bpffs.Named, copied: Path, bits: int) -> None:
         if self._keep_modes:
             status = copied.stat()
-            parent.chown(name, status.st_uid, status.st_gid)
-            parent.chmod(name, stat.S_IMODE(status.st_mode) & bits)
+            made.chown(status.st_uid, status.st_gid)
+            made.chmod(stat.S_IMODE(status.st_mode) & bits)
 
     def _failed(self, what: Copied, error: OSError) -> Failed:
         if error.errno == errno.ENOTDIR:
             return Failed(what.path, "what is on the way is no directory")
         return Failed(what.path, f"cannot pin: {reason_of(error)}")
+
+
+# Who owns the directory in which something is made may put another thing in its place, to have that
+# given away.
+
+
+def _pinned(parent: bpffs.Directory, name: str, bpf_map: Map) -> bpffs.Named:
+    """The pin of a map that was made a moment ago. Raises OSError when it is another's by now."""
+    pin = parent.named(name)
+    with pin.open() as found:
+        if not isinstance(found, Map) or found.info.id != bpf_map.info.id:
+            raise _replaced(name)
+    return pin
+
+
+def _new(parent: bpffs.Directory, name: str) -> bpffs.Directory:
+    """A directory that was made a moment ago. Raises OSError when another is there by now: it may
+    be taken for this one if it is as good as new, empty and for nobody else."""
+    made = bpffs.Directory(name, parent)
+    status = made.status()
+    is_own = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o777 == _MODE
+    if not is_own or made.list():
+        raise _replaced(name)
+    return made
+
+
+def _replaced(name: str) -> OSError:
+    return OSError(errno.ESTALE, "somebody has put something else in its place", name)

@@ -31,7 +31,7 @@ class Mirror(Directory):
         self._places: WeakValueDictionary[str, PinPlace] = WeakValueDictionary()
 
     def attributes(self) -> Attributes:
-        status = self.directory.stat()
+        status = self.directory.status()
         attributes = Attributes.of(status, status.st_mode)
         attributes.nlink = status.st_nlink
         return attributes
@@ -39,8 +39,8 @@ class Mirror(Directory):
     def change(self, change: Change, caller: Caller) -> None:
         with acting_as(caller):
             if change.mode is not None:
-                self.directory.chmod("", stat.S_IMODE(change.mode))
-            change_owner_and_times(self.directory, "", self.directory.stat(), change)
+                self.directory.chmod(stat.S_IMODE(change.mode))
+            change_owner_and_times(self.directory, change)
 
     def statvfs(self) -> os.statvfs_result:
         """What df(1) shows."""
@@ -194,33 +194,29 @@ class MirrorLink(Symlink):
         self._name = name
         self._inode = inode
 
-    def _status(self) -> os.stat_result:
+    def _itself(self) -> bpffs.Named:
         try:
-            status = self._directory.stat(self._name)
-        except FileNotFoundError:
-            raise gone() from None
-        if status.st_ino != self._inode:
-            raise gone()
-        return status
+            return self._directory.named(self._name, self._inode)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EXDEV):  # or something is mounted on its name
+                raise gone() from None
+            raise
 
     def attributes(self) -> Attributes:
-        status = self._status()
+        link = self._itself()
+        status = link.status()
         attributes = Attributes.of(status, status.st_mode)
-        attributes.size = len(os.fsencode(self.target()))
+        attributes.size = len(os.fsencode(link.readlink()))
         return attributes
 
     def target(self) -> str:
-        try:
-            return self._directory.readlink(self._name)
-        except FileNotFoundError:
-            raise gone() from None
+        return self._itself().readlink()
 
     def change(self, change: Change, caller: Caller) -> None:
-        status = self._status()
         if change.mode is not None:
             raise refusal(errno.EOPNOTSUPP)  # as for any symbolic link
         with acting_as(caller):
-            change_owner_and_times(self._directory, self._name, status, change)
+            change_owner_and_times(self._itself(), change)
 
 
 class Sealed(Directory):
@@ -234,7 +230,7 @@ class Sealed(Directory):
         self._directory = directory
 
     def attributes(self) -> Attributes:
-        return Attributes.of(self._directory.stat(), stat.S_IFDIR)
+        return Attributes.of(self._directory.status(), stat.S_IFDIR)
 
     def lookup(self, name: str) -> Node:
         raise refusal(errno.ENOENT)

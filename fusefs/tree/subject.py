@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 
 from fusefs.bpf import bpffs
+from fusefs.bpf.bpffs import Named
 from fusefs.bpf.credentials import Caller, acting_as
 from fusefs.bpf.object import Object
 from fusefs.tree.context import Context
@@ -205,12 +206,13 @@ class Pin(Subject):
     def _open(self, *, only_reads: bool = False) -> Object:
         place = self._place
         try:
-            obj = place.directory.open_pin(
-                place.name, self.inode, self._make, only_reads=only_reads
-            )
+            pin = place.directory.named(place.name, self.inode)
         except FileNotFoundError:
             place.changed()
-            self.status()
+            raise gone() from None
+        try:
+            obj = pin.open(self._make, only_reads=only_reads)
+        except FileNotFoundError:
             # The kernel's own maps.debug can be a name that is there and does not open.
             raise refusal(errno.ENXIO, "the kernel says that it is not there") from None
         self._make = self._make or obj.maker()
@@ -219,25 +221,27 @@ class Pin(Subject):
         return obj
 
     def change(self, change: Change, caller: Caller) -> None:
-        status, place = self.status(), self._place
-        place.changed()
+        self.status()
+        self._place.changed()
         with acting_as(caller):
+            pin = self._place.directory.named(self._place.name)
+            status = pin.status()
+            if status.st_ino != self.inode:
+                raise gone()
             if change.mode is not None:
                 # The directory's x bits were made from its r bits; they are none of the pin's.
-                mode = change.mode & 0o7666 | status.st_mode & 0o111
-                place.directory.chmod(place.name, mode)
-            change_owner_and_times(place.directory, place.name, status, change)
+                pin.chmod(change.mode & 0o7666 | status.st_mode & 0o111)
+            change_owner_and_times(pin, change)
 
 
-def change_owner_and_times(
-    directory: bpffs.Directory, name: str, status: os.stat_result, change: Change
-) -> None:
-    """Set what `change` has of them, on `name` in the directory or on itself when it is empty."""
+def change_owner_and_times(named: Named, change: Change) -> None:
+    """Set what `change` has of them."""
     if change.uid is not None or change.gid is not None:
         uid = -1 if change.uid is None else change.uid
         gid = -1 if change.gid is None else change.gid
-        directory.chown(name, uid, gid)
+        named.chown(uid, gid)
     if change.atime_ns is not None or change.mtime_ns is not None:
+        status = named.status()
         atime = status.st_atime_ns if change.atime_ns is None else change.atime_ns
         mtime = status.st_mtime_ns if change.mtime_ns is None else change.mtime_ns
-        directory.utime(name, atime, mtime)
+        named.utime(atime, mtime)

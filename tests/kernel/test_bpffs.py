@@ -65,7 +65,7 @@ def test_a_symbolic_link_is_not_followed(directory: Directory) -> None:
     with make_map() as made:
         directory.pin("sample", made)
     directory.symlink("link", "sample")
-    assert directory.readlink("link") == "sample"
+    assert directory.named("link").readlink() == "sample"
     assert stat.S_ISLNK(directory.stat("link").st_mode)
     for number in (inode(directory, "link"), inode(directory, "sample")):
         with pytest.raises(OSError):
@@ -111,17 +111,17 @@ def test_a_listing_has_the_names_that_cannot_be_asked_about(directory: Directory
 
 def test_attributes(directory: Directory) -> None:
     directory.mkdir("some", 0o700)
-    directory.chmod("some", 0o751)
-    directory.chown("some", 123, -1)
-    directory.chown("some", -1, 456)
-    directory.utime("some", 10**18, 2 * 10**18 + 1)
+    directory.named("some").chmod(0o751)
+    directory.named("some").chown(123, -1)
+    directory.named("some").chown(-1, 456)
+    directory.named("some").utime(10**18, 2 * 10**18 + 1)
     status = directory.stat("some")
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o751, 123, 456)
     assert (status.st_atime_ns, status.st_mtime_ns) == (10**18, 2 * 10**18 + 1)
-    directory.chmod("", 0o700)
-    directory.chown("", 1, 2)
-    directory.utime("", 0, 5)
-    status = directory.stat()
+    directory.chmod(0o700)
+    directory.chown(1, 2)
+    directory.utime(0, 5)
+    status = directory.status()
     assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o700, 1, 2)
     assert status.st_mtime_ns == 5
 
@@ -129,23 +129,23 @@ def test_attributes(directory: Directory) -> None:
 def test_a_link_is_not_followed_by_what_sets_attributes(directory: Directory) -> None:
     directory.mkdir("real", 0o700)
     directory.symlink("link", "real")
-    directory.chown("link", 5, 5)
-    directory.utime("link", 5, 5)
+    directory.named("link").chown(5, 5)
+    directory.named("link").utime(5, 5)
     with pytest.raises(OSError):
-        directory.chmod("link", 0o777)
+        directory.named("link").chmod(0o777)
     status = directory.stat("real")
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (0, 0o700)
     assert status.st_mtime_ns != 5
 
 
 def test_the_kernel_judges_by_the_callers_rights(directory: Directory) -> None:
-    directory.chmod("", 0o700)
+    directory.chmod(0o700)
     with acting_as(STRANGER), pytest.raises(PermissionError):
         directory.mkdir("no", 0o755)
     directory.mkdir("yes", 0o755)
     assert {listed.name for listed in directory.list()} > {"yes"}
     assert directory.stat("yes").st_uid == 0
-    directory.chmod("", 0o777)
+    directory.chmod(0o777)
     with acting_as(STRANGER):
         directory.mkdir("theirs", 0o755)
     status = directory.stat("theirs")
@@ -155,8 +155,8 @@ def test_the_kernel_judges_by_the_callers_rights(directory: Directory) -> None:
 @pytest.mark.parametrize("groups", [frozenset({34567}), frozenset[int]()])
 def test_the_callers_groups_count(directory: Directory, groups: frozenset[int]) -> None:
     directory.mkdir("shared", 0o770)
-    directory.chmod("shared", 0o770)
-    directory.chown("shared", 0, 34567)
+    directory.named("shared").chmod(0o770)
+    directory.named("shared").chown(0, 34567)
     shared = Directory("shared", directory)
     before = os.getgroups()
     with acting_as(Caller(12345, 23456, groups)):
@@ -171,7 +171,7 @@ def test_the_callers_groups_count(directory: Directory, groups: frozenset[int]) 
 def test_rights_are_given_back_after_an_error(directory: Directory) -> None:
     with pytest.raises(ZeroDivisionError), acting_as(STRANGER):
         raise ZeroDivisionError
-    directory.chmod("", 0o700)
+    directory.chmod(0o700)
     directory.mkdir("root", 0o755)
     assert directory.stat("root").st_uid == 0
     status = Path("/proc/thread-self/status").read_text().splitlines()
@@ -200,7 +200,7 @@ def test_what_is_mounted_in_it_is_not_part_of_it(
         assert errno_of(lambda: directory.stat("nested")) == errno.EXDEV
         assert errno_of(lambda: Directory("nested", directory)) == errno.EXDEV
         assert errno_of(lambda: directory.open_pin("nested", number)) == errno.EXDEV
-        assert errno_of(lambda: directory.chmod("nested", 0o700)) == errno.EXDEV
+        assert errno_of(lambda: directory.named("nested").chmod(0o700)) == errno.EXDEV
         assert errno_of(lambda: directory.rmdir("nested")) == errno.EBUSY
         for flags in (RenameFlags.REPLACE, RenameFlags.EXCHANGE):
             for old, new in (("nested", "other"), ("other", "nested")):
