@@ -6,57 +6,16 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inotify_simple import INotify, flags
 from support.maps import dump, make_map, pin, u32, u64
 from support.mounting import Mount, temporary_directory
 from support.renaming import rename
 from support.shell import checked
+from support.watching import watching
 
 from fusefs.bpf.bpffs import RenameFlags
-
-# So long they may take on a busy machine.
-_PATIENCE = 10_000
-
-
-class Watcher:
-    """Somebody who has listed some directories, and watches them."""
-
-    def __init__(self, *directories: Path) -> None:
-        self._inotify = INotify()
-        self._names: dict[int, str] = {}
-        wanted = flags.CREATE | flags.DELETE | flags.MOVED_FROM | flags.MOVED_TO
-        for directory in directories:
-            os.listdir(directory)
-            self._names[self._inotify.add_watch(str(directory), wanted)] = directory.name
-
-    def told(self, count: int) -> list[str]:
-        """The next so many events, as `DIRECTORY: EVENT NAME`."""
-        told: list[str] = []
-        while len(told) < count:
-            events = self._inotify.read(timeout=_PATIENCE)
-            assert events, f"not more than {told}"
-            for event in events:
-                kinds = flags.from_mask(event.mask & ~flags.ISDIR)
-                what = " ".join(str(kind.name) for kind in kinds)
-                told.append(f"{self._names[event.wd]}: {what} {event.name}")
-        return told
-
-    def close(self) -> None:
-        self._inotify.close()
-
-
-@contextlib.contextmanager
-def watching(*directories: Path) -> Iterator[Watcher]:
-    """Somebody who does so."""
-    watcher = Watcher(*directories)
-    try:
-        yield watcher
-    finally:
-        watcher.close()
 
 
 def test_what_others_make_and_remove(mounted: Mount) -> None:
