@@ -20,6 +20,11 @@ from pathlib import Path
 MAGIC = 0xEB9F
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 
+# Others wait while a type is decoded. The kernel takes 65535 members, and its own types have 272 at
+# most; names have up to 511 bytes (KSYM_NAME_LEN in linux/kallsyms.h), tags and source lines any.
+MAX_MEMBERS = 1 << 13
+MAX_STRING = 1 << 12
+
 _HEADER = struct.Struct("=HBBIIIII")
 
 
@@ -298,10 +303,13 @@ class Btf:
             if offset == 0:
                 return ""
             raise BtfError(f"string offset {offset} is outside the blob")
-        return self._strings[start : self._strings.index(0, start)].decode("utf-8", "replace")
+        end = self._strings.find(0, start, start + MAX_STRING)
+        text = self._strings[start : end if end >= 0 else start + MAX_STRING]
+        return text.decode("utf-8", "replace")
 
     def string(self, offset: int) -> str:
-        """The string at an offset of its strings, as the information about source lines has it."""
+        """The string at an offset of its strings, as the information about source lines has it;
+        no more than `MAX_STRING` bytes of it."""
         return self._string(offset)
 
     def type(self, type_id: int) -> Type:
@@ -316,6 +324,8 @@ class Btf:
         position = self._positions[type_id - self._first]
         name_at, info, size_or_type = self._words[position : position + 3]
         kind, length, flag = Kind(info >> 24 & 0x1F), info & 0xFFFF, bool(info >> 31)
+        if length > MAX_MEMBERS and _MEMBER_WORDS[kind]:
+            raise BtfError(f"type {type_id} has {length} members, more than {MAX_MEMBERS}")
         body = self._words[
             position + 3 : position + 3 + _FIXED_WORDS[kind] + _MEMBER_WORDS[kind] * length
         ]
@@ -397,27 +407,37 @@ class Btf:
             if words[position + 1] >> 24 & 0x1F in kinds:
                 yield number
 
+    def decl_tags(self) -> Iterator[tuple[int, int, int]]:
+        """The tags of declarations, without decoding any: what each is on, which component of that,
+        -1 for the whole, and where its name is."""
+        if self._base:
+            yield from self._base.decl_tags()
+        words = self._words
+        for position in self._positions:
+            if words[position + 1] >> 24 & 0x1F == Kind.DECL_TAG:
+                yield words[position + 2], _signed(words[position + 3], 32), words[position]
+
     def find(self, name: str, *kinds: Kind) -> int | None:
         """An id of a type of this name and one of these kinds, or None: the lowest, but of a split
         blob's own before those of the blob that it continues."""
-        offset = self._string_offset(name.encode())
+        offset = self.string_offset(name)
         words = self._words
         for number, position in enumerate(self._positions if offset else (), self._first):
             if words[position] == offset and words[position + 1] >> 24 & 0x1F in kinds:
                 return number
         return self._base.find(name, *kinds) if self._base else None
 
-    def _string_offset(self, name: bytes) -> int | None:
-        """Where the string of a name is. A split blob shares those that are in its base."""
-        offset = self._base._string_offset(name) if self._base else None
+    def string_offset(self, name: str) -> int | None:
+        """Where the string of a name is, or None. A split blob shares those of its base."""
+        offset = self._base.string_offset(name) if self._base else None
         if offset is None:
-            at = self._strings.find(b"\0" + name + b"\0")
+            at = self._strings.find(b"\0" + name.encode() + b"\0")
             offset = self._first_string + at + 1 if at >= 0 else None
         return offset
 
     def find_enumerator(self, name: str) -> int | None:
         """The lowest id of an enumeration that has an enumerator of this name, or None."""
-        offset = self._string_offset(name.encode())
+        offset = self.string_offset(name)
         words = self._words
         for number, position in enumerate(self._positions if offset else (), self._first):
             info = words[position + 1]

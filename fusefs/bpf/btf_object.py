@@ -12,6 +12,9 @@ from fusefs.bpf.object import Object, buffer
 from fusefs.bpf.syscall import Command
 
 _NAME = 64  # bytes of a module's name, MODULE_NAME_LEN in linux/module.h
+# A blob of more bytes is not read, for others wait meanwhile; the kernel's own is, once. The kernel
+# takes 16 MiB (BTF_MAX_SIZE in kernel/bpf/btf.c), and large programs have a third of one.
+MAX_SIZE = 1 << 21
 KERNEL = "vmlinux"  # the name of the kernel's own, btf_parse_vmlinux in kernel/bpf/btf.c
 
 
@@ -92,6 +95,8 @@ class BtfObject(Object):
             return kernel
         if self.base and not kernel:
             raise BtfError("the kernel's own types, which it continues, are not to be had")
+        if not self.is_kernel and self.info.btf_size > MAX_SIZE:
+            raise BtfError(f"it has {self.info.btf_size} bytes, more than {MAX_SIZE}")
         return Btf.parse(self.blob(), kernel)
 
     def first(self) -> int:

@@ -17,50 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fusefs.bpf import btf as bpf
-from fusefs.bpf.btf import Btf, BtfError
+from fusefs.bpf.btf import BtfError
 from fusefs.text.c_scalars import UNSIGNED, Enumeration, base_type, enumeration, integer
+from fusefs.text.decoded import KEPT, Types
 
 MAX_SIZE = 1 << 32  # bytes of a type
 POINTER_SIZE = 8
-_KEPT = 2048  # types that are kept decoded: a few megabytes, however many there are
 _PADDINGS = 8  # bitfields in a row at most; what takes more of them becomes an array
-
-
-class Types:
-    """The types of a blob, decoded; the latest are kept."""
-
-    def __init__(self, btf: Btf) -> None:
-        self._btf = btf
-        self._types: dict[int, bpf.Type] = {}
-        self._stripped: dict[int, int] = {}
-
-    def __getitem__(self, type_id: int) -> bpf.Type:
-        found = self._types.get(type_id)
-        if found is None:
-            found = self._btf.type(type_id)
-            if len(self._types) == _KEPT:
-                self._types.clear()
-            self._types[type_id] = found
-        return found
-
-    def strip(self, type_id: int) -> int:
-        """The id below all typedefs, qualifiers and tags."""
-        if not isinstance(self[type_id], bpf.Alias):
-            return type_id
-        passed = []
-        below = type_id
-        while isinstance(alias := self[below], bpf.Alias) and below not in self._stripped:
-            passed.append(below)
-            if len(passed) > len(self._btf):
-                raise BtfError(f"type {type_id} refers to itself")
-            below = alias.target
-        below = self._stripped.get(below, below)
-        self._stripped.update(dict.fromkeys(passed, below))
-        return below
-
-    def below(self, type_id: int) -> bpf.Type:
-        """The type below all typedefs, qualifiers and tags."""
-        return self[self.strip(type_id)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +110,7 @@ class Layouts:
         if type_id not in self._enumerations:
             enum = self._types[type_id]
             assert isinstance(enum, bpf.Enum)
-            if len(self._enumerations) == _KEPT:
+            if len(self._enumerations) == KEPT:
                 self._enumerations.clear()
             self._enumerations[type_id] = enumeration(enum)
         return self._enumerations[type_id]
@@ -157,7 +120,7 @@ class Layouts:
         if type_id not in self._plans:
             composite = self._types[type_id]
             assert isinstance(composite, bpf.Composite)
-            if len(self._plans) == _KEPT:
+            if len(self._plans) == KEPT:
                 self._plans.clear()
             self._plans[type_id] = self._plan(composite)
         return self._plans[type_id]

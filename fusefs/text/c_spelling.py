@@ -11,12 +11,15 @@ from collections.abc import Sequence
 
 from fusefs.bpf import btf as bpf
 from fusefs.bpf.btf import Btf, BtfError, Kind
-from fusefs.text.c_layout import Field, Layouts, Padding, Types
+from fusefs.text.c_layout import Field, Layouts, Padding
 from fusefs.text.c_names import Names, Scope, identifier, keyword, literal
 from fusefs.text.c_scalars import base_type, constant, integer
+from fusefs.text.decoded import Types
 
 MAX_DEPTH = 64
-MAX_TEXT = 1 << 19  # characters of declarations: about a second's work
+MAX_TEXT = (
+    1 << 17
+)  # characters of declarations: some tenths of a second's work; the kernel's longest has 25217
 _QUALIFIERS = {Kind.CONST: "const", Kind.VOLATILE: "volatile", Kind.RESTRICT: "restrict"}
 TYPE_TAG = "__btf_type_tag"
 DECL_TAG = "__btf_decl_tag"
@@ -31,6 +34,7 @@ class Speller:
     def __init__(self, btf: Btf, types: Types, layouts: Layouts, most: int) -> None:
         self.names = Names()
         self.tags_used: set[str] = set()  # TYPE_TAG, DECL_TAG
+        self._btf = btf
         self._types = types
         self._layouts = layouts
         self._most = self._room = most
@@ -273,20 +277,21 @@ class Speller:
 
     def decl_tags(self, type_id: int, component: int = -1) -> str:
         """The attributes for the tags of a declaration, or of one of its components."""
-        tags = self._decl_tags.get((type_id, component), ())
+        tags = map(self._btf.string, self._decl_tags.get((type_id, component), ()))
         return "".join(f" {self._attribute(DECL_TAG, tag)}" for tag in tags)
 
     def tagged(self, name: str) -> list[int]:
         """The ids of the declarations that have a tag of this name, as a whole."""
+        tagged = self._btf.string_offset(name)
         return [
             type_id
             for (type_id, component), tags in self._decl_tags.items()
-            if component < 0 and name in tags
+            if component < 0 and tagged in tags
         ]
 
     def _attribute(self, macro: str, tag: str) -> str:
         self.tags_used.add(macro)
-        self.spend(len(tag))
+        self.spend(len(macro) + len(tag))
         return f"{macro}({literal(tag)})"
 
 
@@ -297,10 +302,9 @@ def _joined(base: str, words: Sequence[str], declarator: str) -> str:
     return " ".join(filter(None, [*before, base, *after, declarator]))
 
 
-def _decl_tags(btf: Btf) -> dict[tuple[int, int], list[str]]:
-    """The declaration tags by what they are on: type id, and component or -1."""
-    tags: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for target in map(btf.type, btf.of_kind(Kind.DECL_TAG)):
-        if isinstance(target, bpf.DeclTag):
-            tags[target.target, target.component].append(target.name)
+def _decl_tags(btf: Btf) -> dict[tuple[int, int], list[int]]:
+    """Where the names of tags are, by what they are on: type id, and component or -1."""
+    tags: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for target, component, name_at in btf.decl_tags():
+        tags[target, component].append(name_at)
     return dict(tags)

@@ -13,6 +13,7 @@ from fusefs.text.addresses import Ipv4, Ipv6
 from fusefs.text.arrays import Array
 from fusefs.text.codec import Codec
 from fusefs.text.composite import Composite, Part, Struct, Union
+from fusefs.text.decoded import Types
 from fusefs.text.longdouble import LongDouble, layout_of
 from fusefs.text.scalars import Bitfield, Bool, Enumeration, Integer, Number, Pointer
 from fusefs.text.spelling import type_name
@@ -22,7 +23,8 @@ __all__ = ["compile_codec", "raw_codec", "type_name"]
 
 MAX_SIZE = 64 << 20  # bytes of a value
 MAX_WEIGHT = 1 << 20  # scalars of a value: about a second's work
-MAX_MEMBERS = 20_000  # of all structs, unions and sections that a type is made of
+MAX_MEMBERS = bpf.MAX_MEMBERS  # of all structs, unions, enums and sections of a type; a long name
+_LONG_NAME = 64  # counts as several: it is in every text
 MAX_DEPTH = 32  # kernel/bpf/btf.c: MAX_RESOLVE_DEPTH
 POINTER_SIZE = 8  # in BPF programs, whatever the kernel's
 
@@ -67,6 +69,7 @@ class _Compiler:
 
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
+        self._types = Types(btf)
         self._codecs: dict[int, Codec] = {}
         self._members = 0
 
@@ -83,7 +86,7 @@ class _Compiler:
         return self._codecs[type_id]
 
     def _compile(self, type_id: int, depth: int) -> Codec:
-        match self._btf.type(type_id):
+        match self._types[type_id]:
             case bpf.Alias(kind, name, target):
                 return self._alias(kind, name, target, depth)
             case bpf.Int() as integer:
@@ -95,6 +98,7 @@ class _Compiler:
             case bpf.Enum(size=size, signed=signed, values=values):
                 if size not in (1, 2, 4, 8):
                     raise BtfError(f"enum of {size} bytes")
+                self._count(label for label, _value in values)
                 name = type_name(self._btf, type_id)
                 return Enumeration(name, size, signed=signed, values=values)
             case bpf.Array(element, count):
@@ -107,8 +111,8 @@ class _Compiler:
                 return self._section(section, depth)
         raise BtfError(f"type {type_id}, {type_name(self._btf, type_id)}, has no values")
 
-    def _count(self, members: int) -> None:
-        self._members += members
+    def _count(self, names: Iterable[str]) -> None:
+        self._members += sum(1 + len(name) // _LONG_NAME for name in names)
         if self._members > MAX_MEMBERS:
             raise BtfError(f"the type has more than {MAX_MEMBERS} members in all")
 
@@ -124,14 +128,14 @@ class _Compiler:
 
     def _pointer(self, type_id: int, target: int) -> Codec:
         name = type_name(self._btf, type_id)
-        match self._btf.type(target):
+        match self._types[target]:
             case bpf.Alias(Kind.TYPE_TAG, tag) if tag in SPECIAL_TAGS:
                 return Struct(name, POINTER_SIZE, ())
         return Pointer(name, POINTER_SIZE)
 
     def _array(self, name: str, element_id: int, count: int, depth: int) -> Codec:
         element = self.codec(element_id, depth)
-        below = self._btf.type(self._btf.strip(element_id))
+        below = self._types.below(element_id)
         if isinstance(below, bpf.Int) and below.name == "char" and below.size == 1:
             return CharArray(count)
         if max(element.size, element.shows) * count > MAX_SIZE:
@@ -147,14 +151,14 @@ class _Compiler:
         address = _ADDRESSES.get((composite.name, composite.size))
         if address and not composite.is_union:
             return address(name)
-        self._count(len(composite.members))
+        self._count(member.name for member in composite.members)
         parts = [self._member(name, composite, member, depth) for member in composite.members]
         kind = Union if composite.is_union else Struct
         return kind(name, composite.size, _shown(parts))
 
     def _member(self, name: str, composite: bpf.Composite, member: bpf.Member, depth: int) -> Part:
         codec = self.codec(member.type_id, depth)
-        below = self._btf.type(self._btf.strip(member.type_id))
+        below = self._types.below(member.type_id)
         first, bits = member.bit_offset, member.bits
         if isinstance(below, bpf.Int) and isinstance(codec, Bitfield) and not bits:
             first, bits = first + below.offset, below.bits
@@ -185,12 +189,12 @@ class _Compiler:
         return Part(name, start // 8, Bitfield(number, unit // 8, first - start, bits))
 
     def _section(self, section: bpf.DataSection, depth: int) -> Codec:
-        self._count(len(section.variables))
         parts = []
         for type_id, offset, size in section.variables:
-            variable = self._btf.type(type_id)
+            variable = self._types[type_id]
             if not isinstance(variable, bpf.Variable):
                 continue  # a function, in the sections of kernel symbols
+            self._count([variable.name])
             part = Part(variable.name, offset, self._variable(variable, size, depth))
             if part.end > section.size:
                 raise BtfError(f"{section.name}: {variable.name} ends outside of it")
@@ -198,7 +202,7 @@ class _Compiler:
         return Struct(section.name, section.size, _shown(parts))
 
     def _variable(self, variable: bpf.Variable, size: int, depth: int) -> Codec:
-        below = self._btf.type(self._btf.strip(variable.type_id))
+        below = self._types.below(variable.type_id)
         if isinstance(below, bpf.Void | bpf.Forward | bpf.Function | bpf.Prototype):
             return Raw(size, type_name(self._btf, variable.type_id))
         codec = self.codec(variable.type_id, depth)
@@ -215,7 +219,7 @@ class _Compiler:
         """A struct that ends in a flexible array, as a variable of `size` bytes has it: of such a
         struct the type alone does not tell how many elements there are."""
         *members, last = composite.members
-        flexible = self._btf.type(self._btf.strip(last.type_id))
+        flexible = self._types.below(last.type_id)
         if not isinstance(flexible, bpf.Array) or flexible.count:
             return codec
         element, start = self.codec(flexible.element, depth), last.bit_offset // 8

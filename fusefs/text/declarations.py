@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from fusefs.bpf import btf as bpf
 from fusefs.bpf.btf import Btf, BtfError, Kind
-from fusefs.text.c_layout import Layouts, Types
+from fusefs.text.c_layout import Layouts
 from fusefs.text.c_names import remark
 from fusefs.text.c_scalars import base_definition, base_type
 from fusefs.text.c_spelling import MAX_DEPTH, MAX_TEXT, Speller
+from fusefs.text.decoded import Types
 
 __all__ = ["declarations", "every_declaration"]
 

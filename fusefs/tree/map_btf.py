@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from fusefs.bpf.btf import Btf, BtfError, DataSection, Kind, kernel_btf
@@ -42,21 +43,29 @@ class MapBtf:
         self.kernel_value_id: int = info.btf_vmlinux_value_type_id
         self.key = key_codec(bpf_map) or self.key
         types = (self._compile_key, info.key_size), (self._compile_value, info.value_size)
-        for compile_one, size in types:
-            try:
-                compile_one(size)
-            except (BtfError, PermissionError) as error:
-                self.problem = f"the BTF of this map cannot be read: {error}"
+        with self._noting():
+            own = self.own()
+            for compile_one, size in types:
+                with self._noting():
+                    compile_one(own, size)
         if bpf_map.prefixes:
             self.key = lpm_codec(self.key)
         self.value = value_codec(bpf_map) or self.value
 
-    def _compile_key(self, size: int) -> None:
-        if self.key_id and (btf := self.own()):
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What cannot be read within the block is a problem."""
+        try:
+            yield
+        except (BtfError, PermissionError) as error:
+            self.problem = f"the BTF of this map cannot be read: {error}"
+
+    def _compile_key(self, btf: Btf | None, size: int) -> None:
+        if self.key_id and btf:
             self.key, self.key_type = _fitting(btf, self.key_id, size)
 
-    def _compile_value(self, size: int) -> None:
-        if self.value_id and (btf := self.own()):
+    def _compile_value(self, btf: Btf | None, size: int) -> None:
+        if self.value_id and btf:
             self.value, self.value_type = _fitting(btf, self.value_id, size)
             value_type = btf.type(self.value_id)
             if isinstance(value_type, DataSection):
