@@ -84,9 +84,9 @@ def enumerators(count: int, stem: str = "E{}") -> Maker:
 def enumerations(types: BtfBuilder) -> Hostile:
     """A struct of enumerations, of all that there can be."""
     values = [(f"E{index}", index) for index in range(MOST)]
-    made = [types.enum(f"many{number}", 4, values) for number in range(6)]
+    made = [types.enum(f"many{number}", 4, values) for number in range(16)]
     members = [(f"m{number}", type_id, 32 * number) for number, type_id in enumerate(made)]
-    return Hostile(types.struct("all", 24, members), 24)
+    return Hostile(types.struct("all", 64, members), 64)
 
 
 def nested_arrays(types: BtfBuilder) -> Hostile:
