@@ -175,9 +175,20 @@ class Lpm(Codec):
                 raise refusal(path, message, members[LENGTH].at)
         return length + data
 
+    @property
+    def of_addresses(self) -> bool:
+        """Whether prefixes are addresses, in which no separator can be: the first one ends them."""
+        return isinstance(self.data, Ipv4 | Ipv6)
+
+    def _cut(self, text: str) -> int:
+        """Where a prefix ends; -1 without a separator."""
+        if self.of_addresses:
+            return min((at for at in (text.find("/"), text.find("_")) if at >= 0), default=-1)
+        return max(text.rfind("/"), text.rfind("_"))
+
     def _split(self, text: str, node: Node, path: str) -> Mapping:
         """The parts of a text like 10.1.0.0/16."""
-        cut = max(text.rfind("/"), text.rfind("_"))
+        cut = self._cut(text)
         if cut < 0:
             message = f"expected a prefix and its length in bits, as {clip(text)}/8"
             raise refusal(path, message, node.at)
@@ -186,5 +197,5 @@ class Lpm(Codec):
         return Mapping(node.at, ((LENGTH, node.at, length), (DATA, node.at, data)))
 
     def begins(self, token: str) -> bool:
-        cut = max(token.rfind("/"), token.rfind("_"))
+        cut = self._cut(token)
         return self.length.begins(token[cut + 1 :]) if cut >= 0 else self.data.begins(token)

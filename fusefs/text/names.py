@@ -59,6 +59,7 @@ _SCRATCH = re.compile("|".join(translate(pattern) for pattern in SCRATCH))
 _DIGEST = re.compile(f"{DIGEST}([0-9a-f]{{{2 * _DIGEST_SIZE}}})\\Z")
 _HALF_ESCAPE = re.compile(r"%[0-9A-F]?\Z")
 _PREFIX = re.compile(r"(.*)(?:_|/|%2[Ff])([^_/%]*)", re.DOTALL)
+_ADDRESS_PREFIX = re.compile(r"(.*?)(?:_|/|%2[Ff])(.*)", re.DOTALL)
 _LEAF = re.compile(r"[^=,{}\[\]]*+")
 
 
@@ -240,7 +241,7 @@ def _read(codec: Codec, name: str) -> Node:
 
 def _prefix(codec: Lpm, name: str) -> Node:
     """A prefix and its length in bits, which follows a `_`."""
-    match = _PREFIX.fullmatch(name)
+    match = (_ADDRESS_PREFIX if codec.of_addresses else _PREFIX).fullmatch(name)
     if not match:
         raise Refused(f"expected a prefix and its length in bits, as {clip(name)}_8", len(name))
     length = Scalar(match.start(2), match[2], quoted=False)

@@ -97,11 +97,14 @@ class MapView:
 
     def use_fitting(self, settings: Settings) -> None:
         """Show keys and values as those of `settings` have it that fit. Raises OSError, and changes
-        nothing then."""
+        nothing then. How the values of CPUs are shown may be set for all maps: it is no misfit of
+        those that have none."""
         key, value = self.btf.key, self.btf.value
         fitting: dict[str, str] = {}
         misfits: dict[str, str] = {}
         for target in in_order(settings):
+            if target == PERCPU and not self.per_cpu:
+                continue
             one = {target: settings[target]}
             try:
                 self._check(one)

@@ -163,16 +163,16 @@ def test_settings_that_do_not_fit_are_told(configured: Configured) -> None:
         key = "ipv6"
         value = "hex"
         "value.x" = "be"
-        percpu = "sum"
         [format.fine]
         key = "ipv4"
+        [format."**"]
+        percpu = "sum"
         """
     )
     assert settings(mount) == {"key": "auto", "value": "hex"}
     info = json.loads((mount.path / "sample/info.json").read_text())
     assert sorted(info["format_problems"]) == [
         "key: it has 4 bytes, and the format is for 16",
-        "percpu: the map is not per CPU",
         "value.x: __u64 has no field 'x'",
     ]
     assert mount.sh("grep -c format_problems sample/info").stdout == "1\n"

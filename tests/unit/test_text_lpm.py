@@ -278,6 +278,8 @@ def test_other_spellings_of_ipv6(name: str, file: str) -> None:
          "a key needs all of its fields, and data.address is left out"),
         ("fields", "7_48", "no '=' after the field name '7'"),
         ("raw6", "5254_8", "expected 12 hexadecimal digits, got '5254'"),
+        ("raw4", "10.15.0.0%2F1_6", "expected an integer (prefixlen), got '1_6'"),
+        ("in6_addr", "2001:db8::_1/6", "expected an integer (prefixlen), got '1/6'"),
     ],
 )  # fmt: skip
 def test_what_is_no_name(name: str, file: str, reason: str) -> None:
@@ -295,6 +297,7 @@ def test_what_is_no_name(name: str, file: str, reason: str) -> None:
         ("[10, 1, 0, 0, 16]", "expected a prefix, got an array"),
         ("10.1/16", "expected an IPv4 address, got '10.1'"),
         ("10.1.0.0/a", "expected an integer (prefixlen), got 'a'"),
+        ("10.15.0.0/1_6", "expected an integer (prefixlen), got '1_6'"),
     ],
 )
 def test_what_is_no_text(text: str, reason: str) -> None:
