@@ -27,6 +27,7 @@ from fusefs.bpf.credentials import Caller
 from fusefs.inodes import ROOT
 from fusefs.tree.alike import Alike
 from fusefs.tree.node import Directory, Node, refusal
+from fusefs.waiting import Interruptible
 
 # A listing lets other requests in after so many seconds. To read a file takes several of them, and
 # each may wait for so long.
@@ -42,12 +43,13 @@ Found = tuple[str, Node | int] | Alike
 
 class Listing:
     """An open directory, with its inode number, and where its reader stands in it. `caller` has
-    opened it."""
+    opened it, and `client` is the task that did."""
 
-    def __init__(self, directory: Directory, number: int, caller: Caller) -> None:
+    def __init__(self, directory: Directory, number: int, caller: Caller, client: int) -> None:
         self.number = number
         self._directory = directory
         self._caller = caller
+        self._client = client
         self._judged = directory.occupant()
         self._first = ((".", number), ("..", ROOT))
         self._position = 0
@@ -62,9 +64,11 @@ class Listing:
         self._bait: str | None = None
         self._taken = False
         self._begun = 0  # where the reply began
+        self._reply: Interruptible | None = None  # and how long it takes
 
     def begin(self) -> None:
         """A reply begins."""
+        self._reply = None
         self._wanted, self._taken = self._taken, False
         self._bait = None
         starts = (at for at, (start, _) in enumerate(self._past) if start <= self._begun)
@@ -92,7 +96,8 @@ class Listing:
         from the start again."""
         if position < self._position:
             self._go_back(position)
-        while self._position < position and (found := await self.peek()) is not None:
+        interruptible = Interruptible(self._client)
+        while self._position < position and (found := await self.peek(interruptible)) is not None:
             count = len(found.names) if isinstance(found, Alike) else 1
             self.advance(min(count, position - self._position))
             if self.overdue():
@@ -138,14 +143,24 @@ class Listing:
         """The number of names given."""
         return self._position
 
-    async def peek(self) -> Found | None:
-        """What is here; None at the end."""
+    async def next_of_reply(self) -> Found | None:
+        """What is here; None at the end, and where a reply that has some names has taken long."""
+        if self._reply is None:
+            self._reply = Interruptible(self._client)
+        return await self.peek(self._reply, short=self._position > self._begun)
+
+    async def peek(self, interruptible: Interruptible, *, short: bool = False) -> Found | None:
+        """What is here; None at the end, and if `short` where that is far. Raises OSError: EINTR
+        when its reader does not wait for that."""
         while self._waiting is None:
             try:
                 self._waiting = self._next()
             except StopIteration:
                 return None
             if self._waiting is None:
+                if short and interruptible.is_long:
+                    return None
+                interruptible.check()
                 await trio.lowlevel.checkpoint()
             else:
                 self._past.append((self._position, self._waiting))

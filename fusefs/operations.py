@@ -59,6 +59,7 @@ class Operations(pyfuse3.Operations):
         self._echoes = Echoes(mountpoint, self._inodes.node)
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
+        self._clients: dict[int, int] = {}  # the tasks that opened those
         self._shares = Shares()
         self._created = Created()
         self._repeats = Repeats()
@@ -274,7 +275,7 @@ class Operations(pyfuse3.Operations):
         directory.enter()
         if isinstance(directory, Mirror):
             self._echoes.watch(inode, directory)
-        listing = Listing(directory, inode, caller)
+        listing = Listing(directory, inode, caller, ctx.pid)
         self._listings[inode].append(listing)
         return self._keep(listing, caller)
 
@@ -291,7 +292,7 @@ class Operations(pyfuse3.Operations):
         listing.begin()
         reply = DirectoryReply(token, self._inodes, listing, self._plain)
         try:
-            while (found := await listing.peek()) is not None:
+            while (found := await listing.next_of_reply()) is not None:
                 if not reply.add(found):
                     return
                 if listing.overdue():
@@ -334,7 +335,7 @@ class Operations(pyfuse3.Operations):
         handle = inode.node.open(flags, caller)
         inode.opened()
         fh = self._keep(handle, caller)
-        self._opened[fh] = inode
+        self._opened[fh], self._clients[fh] = inode, ctx.pid
         return fh
 
     def _open_created(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
@@ -354,7 +355,7 @@ class Operations(pyfuse3.Operations):
 
     def _close(self, fh: int) -> None:
         handle = self._file(fh)
-        del self._handles[fh]
+        del self._handles[fh], self._clients[fh]
         self._shares.give_back(fh)
         self._opened.pop(fh).closed()
         self._created.end(fh)
@@ -376,7 +377,7 @@ class Operations(pyfuse3.Operations):
 
     async def _opened_file(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)
-        await waiting.prepared(known.node)
+        await waiting.prepared(known.node, ctx.pid)
         self.root.turn()
         fh = self._open_created(known, flags, ctx)
         try:
@@ -414,7 +415,7 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await waiting.read(self._file(fh), off, size)
+        return await waiting.read(self._file(fh), off, size, self._clients[fh])
 
     @request
     async def poll(

@@ -1,6 +1,7 @@
 """Waiting until there is more to read: for a read that nothing can be given yet, and for poll(2).
 
-Both wait on a descriptor. Nothing runs meanwhile, and nothing at all when nobody waits.
+Both wait on a descriptor. Nothing runs meanwhile, but for a look at who reads, now and then; and
+nothing at all when nobody waits.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Protocol
 
 import trio
 
+from fusefs.bpf.clients import Wait, wait_of
 from fusefs.tree.kept import Kept
 from fusefs.tree.node import Handle, Node, refusal
 
 log = logging.getLogger(__name__)
 
-# A read is answered within so many seconds, if only to be asked again: as long as it is not, no
-# signal reaches its client (request_wait_answer in fs/fuse/dev.c). Two that share an open file
-# come one after the other, since the kernel lets only one at a time move the file's position.
+# A client is looked at when it has waited for so many seconds, and again: as long as it gets no
+# answer, no signal reaches it (request_wait_answer in fs/fuse/dev.c).
 PATIENCE = 0.2
 # How long to wait for what is being written at this moment, when the descriptor can be read already
 # and there is nothing to be had.
@@ -43,19 +44,48 @@ async def begun(handle: Handle) -> None:
             return
 
 
-async def read(handle: Handle, offset: int, size: int) -> bytes:
-    """Read from an open file, when it can be read. Raises OSError: EINTR when nothing has come for
-    some time; programs then read again, unless it was a signal that they wait for."""
+async def read(handle: Handle, offset: int, size: int, client: int) -> bytes:
+    """Read from an open file, when it can be read; `client` is the task that opened it.
+
+    Raises OSError: EINTR when a signal has come for who reads, or may have: a program that is not
+    found by who opened its file has to ask again, lest it wait for ever.
+    """
     deadline = trio.current_time() + PATIENCE
     while (data := handle.read(offset, size)) is None:
         with trio.move_on_at(deadline):
             await _more(handle)
-        if trio.current_time() >= deadline:
-            if filler := handle.filler(offset, size):
-                return filler
-            if handle.awaited is not None:
-                raise refusal(errno.EINTR)
+        if trio.current_time() < deadline:
+            continue
+        if filler := handle.filler(offset, size):
+            return filler
+        wait = wait_of(client)
+        if wait is Wait.INTERRUPTED or (wait is Wait.UNKNOWN and handle.awaited is not None):
+            handle.leave(offset, size)
+            raise refusal(errno.EINTR)
+        deadline = trio.current_time() + PATIENCE
     return data
+
+
+class Interruptible:
+    """Where a long request of a task may end: at a signal for it. `check` is called often."""
+
+    def __init__(self, client: int) -> None:
+        self._client = client
+        self._began = trio.current_time()
+        self._next = self._began + PATIENCE
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has taken so long that whoever can be given something had better have it."""
+        return trio.current_time() >= self._began + PATIENCE
+
+    def check(self) -> None:
+        """Raises OSError: EINTR when a signal has come."""
+        now = trio.current_time()
+        if now >= self._next:
+            self._next = now + PATIENCE
+            if wait_of(self._client) is Wait.INTERRUPTED:
+                raise refusal(errno.EINTR)
 
 
 async def write(handle: Handle, offset: int, data: bytes) -> int:
@@ -72,9 +102,11 @@ async def flushed(handle: Handle) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def prepared(node: Node) -> None:
-    """Have a node prepared to be opened. Raises OSError."""
+async def prepared(node: Node, client: int) -> None:
+    """Have a node prepared to be opened by `client`. Raises OSError."""
+    interruptible = Interruptible(client)
     for awaited in node.prepare():
+        interruptible.check()
         if awaited is None:
             await trio.lowlevel.checkpoint()
             continue

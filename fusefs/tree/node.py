@@ -148,9 +148,11 @@ class Handle:
 
     def filler(self, offset: int, size: int) -> bytes:
         """What a reader that has waited for long may be given at `offset`: what there is by now, or
-        what means nothing. Nothing where there is no such thing, and the reader is to ask again; or
-        gives up, if there is an `awaited` descriptor."""
+        what means nothing. Nothing where there is no such thing, and the reader waits on."""
         return b""
+
+    def leave(self, offset: int, size: int) -> None:
+        """Who was told "not yet" does not ask again."""
 
     def write(self, offset: int, data: bytes) -> int | None:
         """Take `data`, or as much of its beginning as is done with soon; how much was taken. None

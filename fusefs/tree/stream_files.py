@@ -102,10 +102,14 @@ class Pieces(Handle):
         if self._current != (offset, size):
             return b""
         text = self._text[offset - self._start :]
-        if text or self.awaited is not None:  # else who reads goes on
+        if text:  # else who reads goes on
             self._current = None
-        self._untouched = self._untouched and not text
+            self._untouched = False
         return text
+
+    def leave(self, offset: int, size: int) -> None:
+        if self._current == (offset, size):
+            self._current = None
 
     def _gather(self, offset: int, end: int, until: float) -> bool:
         """Make the stream up to `end`, of which what is before `offset` is not needed; whether that
