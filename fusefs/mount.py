@@ -45,6 +45,8 @@ def check_privilege() -> None:
     """Raise `MountError` unless this process may do what a mount takes."""
     if not may_use_bpf():
         raise MountError("no permission for bpf(2): run it as root")
+    if not libc.may_openat2():
+        raise MountError("no openat2(2): it takes Linux 5.6, and a container that allows it")
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:

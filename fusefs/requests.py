@@ -18,12 +18,20 @@ from pyfuse3 import FUSEError, RequestContext
 
 from fusefs.bpf import libc
 from fusefs.bpf.credentials import Caller, capabilities_of, overrides_modes, sees_processes
+from fusefs.bpf.syscall import ENOTSUPP
 from fusefs.tree.node import Directory, refusal
 
 if TYPE_CHECKING:
     from fusefs.operations import Operations
 
 log = logging.getLogger(__name__)
+
+# What must not be answered, and what is instead: on ENOSYS the kernel never asks for the like
+# again, so that nothing could be opened, say, in all of the mount any more (fc->no_open in
+# fs/fuse/file.c); and it takes no answer above 511: a client would wait for ever
+# (fuse_dev_do_write).
+_MEANT = {errno.ENOSYS: errno.EOPNOTSUPP, ENOTSUPP: errno.EOPNOTSUPP}
+_LARGEST = 511
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +54,7 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
         except OSError as error:
             number = error.errno or errno.EIO
             log.debug("%s: %s", Shown(name, args), errno.errorcode.get(number, number))
-            raise FUSEError(number) from error
+            raise FUSEError(_answer(number)) from error
         except Exception as error:
             log.exception("%s failed", Shown(name, args))
             raise FUSEError(errno.EIO) from error
@@ -55,6 +63,12 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
         return result
 
     return wrapper
+
+
+def _answer(number: int) -> int:
+    """What is answered for an errno."""
+    number = _MEANT.get(number, number)
+    return number if 0 < number <= _LARGEST else errno.EIO
 
 
 class Shown:

@@ -42,8 +42,9 @@ def update_all(bpf_map: Map, keys: bytes, values: bytes) -> None:
         # When an entry is refused, the kernel tells how many were set before.
         if arguments.count < count:
             raise Stopped(number, arguments.count) from error
-        # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
-        if number not in (errno.EINVAL, ENOTSUPP):
+        # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them; EPERM: maybe
+        # a filter of system calls that does not know them.
+        if number not in (errno.EINVAL, errno.EPERM, ENOTSUPP):
             raise Stopped(number, 0) from error
         _one_by_one(bpf_map, keys, values)
 

@@ -74,6 +74,17 @@ def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
     return call("syscall", _OPENAT2, fd, os.fsencode(path), how, ctypes.sizeof(_OpenHow))
 
 
+def may_openat2() -> bool:
+    """Whether there is openat2(2): not before Linux 5.6, nor under some filters of system calls."""
+    try:
+        os.close(openat2(-1, "/", os.O_PATH | os.O_CLOEXEC, 0))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            return False
+        raise
+    return True
+
+
 def open_beneath(fd: int, path: str, flags: int) -> int:
     """A descriptor of `path`, which must lead neither out of the directory `fd` nor into another
     file system. Raises OSError: EXDEV when it does."""
@@ -85,6 +96,8 @@ _AT_SYMLINK_NOFOLLOW, _AT_STATX_DONT_SYNC = 0x100, 0x4000
 _STATX_ATTR_MOUNT_ROOT = 0x2000  # since Linux 5.8
 _STATX = struct.Struct("=8xQ40xQ192x")  # struct statx: stx_attributes, and which of them are known
 _statx = ctypes.create_string_buffer(_STATX.size)
+# What is answered without it: the C library's makeshift does not know the flags.
+_NO_STATX = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
 
 
 def mark(fd: int, name: str) -> bytes:
@@ -97,7 +110,12 @@ def mark(fd: int, name: str) -> bytes:
     if not hasattr(_library, "statx"):
         return b""
     flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC
-    call("statx", fd, os.fsencode(name), flags, 0, _statx)
+    try:
+        call("statx", fd, os.fsencode(name), flags, 0, _statx)
+    except OSError as error:
+        if error.errno in _NO_STATX:
+            return b""
+        raise
     attributes, known = _STATX.unpack(_statx)
     told = known & _STATX_ATTR_MOUNT_ROOT and not attributes & _STATX_ATTR_MOUNT_ROOT
     return _statx.raw if told else b""

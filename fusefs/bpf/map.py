@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import errno
+import fcntl
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -424,6 +425,10 @@ class Map(Object):
     def frozen(self) -> bool:
         """Whether the map is frozen."""
         return self.fdinfo().get("frozen") == "1"
+
+    def read_only(self) -> bool:
+        """Whether it was opened to be read only, as from a bpffs that is mounted so."""
+        return fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
     def sha256(self) -> bytes | None:
         """The SHA-256 of a frozen array's values, or None where the kernel has none to give.

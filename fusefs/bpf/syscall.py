@@ -261,20 +261,25 @@ class BtfLoadArguments(ctypes.Structure):
 def bpf(command: Command, arguments: ctypes.Structure) -> int:
     """Make the call; the result is a descriptor or 0, as the command has it.
 
-    Raises OSError with the kernel's errno, ENOTSUPP (524) included.
+    Raises OSError with the kernel's errno, ENOTSUPP (524) included; but PermissionError for ENOSYS,
+    which a filter of system calls answers where it does not answer EPERM (see seccomp(2)).
     """
     size = ctypes.sizeof(arguments)
     try:
         return libc.call("syscall", _NUMBER, int(command), ctypes.byref(arguments), size)
     except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise PermissionError(errno.EPERM, f"{error.strerror} (BPF_{command.name})") from None
         reason = "Operation not supported" if error.errno == ENOTSUPP else error.strerror
         raise OSError(error.errno, f"{reason} (BPF_{command.name})") from None
 
 
 def attempt(command: Command, arguments: ctypes.Structure) -> Callable[[], int]:
-    """The call, to be made over and over: it gives the errno, 0 for none. See `libc.attempt`."""
+    """The call, to be made over and over: it gives the errno that `bpf` would raise, 0 for none.
+    See `libc.attempt`."""
     size = ctypes.sizeof(arguments)
-    return libc.attempt("syscall", _NUMBER, int(command), ctypes.byref(arguments), size)
+    call = libc.attempt("syscall", _NUMBER, int(command), ctypes.byref(arguments), size)
+    return lambda: errno.EPERM if (error := call()) == errno.ENOSYS else error
 
 
 def may_use_bpf() -> bool:

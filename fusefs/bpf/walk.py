@@ -47,8 +47,9 @@ def batches(bpf_map: Map, most: int = AT_ONCE) -> Iterator[Batch]:
         else:
             yield from _in_batches(bpf_map, most)
     except OSError as error:
-        # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them.
-        if error.errno not in (errno.EINVAL, ENOTSUPP):
+        # EINVAL: a kernel without batches (before 5.6); ENOTSUPP: a type without them; EPERM: maybe
+        # a filter of system calls that does not know them.
+        if error.errno not in (errno.EINVAL, errno.EPERM, ENOTSUPP):
             raise
         yield from one_by_one(bpf_map)
 

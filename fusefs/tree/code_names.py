@@ -145,12 +145,12 @@ class _MapNames:
 
 
 def _map_names(number: int) -> _MapNames:
-    """What is known of a map; nothing when it is gone."""
+    """What is known of a map; nothing when it is gone, or not for this process to open."""
     try:
         with Map.from_id(number) as bpf_map:
             name = bpf_map.info.name.decode("utf-8", "replace")
             btf, value = _btf(bpf_map), bpf_map.info.btf_value_type_id
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return _MapNames()
     return _MapNames(name, [*_variables(btf, value)] if btf and value else ())
 

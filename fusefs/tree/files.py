@@ -56,8 +56,11 @@ def explained(
             reason = reason.format(kind=obj.kind)
         else:
             reason = error.strerror or str(error)
-        if number == errno.EPERM and isinstance(obj, Map) and obj.frozen():
-            reason = "the map is frozen"
+        if number == errno.EPERM and isinstance(obj, Map):
+            if obj.read_only():
+                number, reason = errno.EROFS, "the bpffs is mounted read-only"
+            elif obj.frozen():
+                reason = "the map is frozen"
         at, text = 0, ""
     else:
         number, reason = errno.EINVAL, str(error)

@@ -113,9 +113,13 @@ class Maps(References):
 
 
 def _name(map_id: int) -> str:
+    """The name of a map; nothing where this process may not open it."""
     # The program holds its maps: they are there as long as it is.
-    with Map.from_id(map_id) as bpf_map:
-        name: bytes = bpf_map.info.name
+    try:
+        with Map.from_id(map_id) as bpf_map:
+            name: bytes = bpf_map.info.name
+    except PermissionError:
+        return ""
     return name.decode("utf-8", "replace")
 
 

@@ -64,7 +64,12 @@ class EntriesJsonl(StreamFile):
             raise refusal(errno.EPERM, reason)
         opening = Opening(flags, caller)
         self.admit(opening)
-        return Loading(self, as_map(self.subject.open()), opening)
+        bpf_map = as_map(self.subject.open())
+        if bpf_map.read_only():  # what is not taken at the end, many programs do not notice
+            with bpf_map:
+                refused = refusal(errno.EPERM)
+                raise self.refuse(bpf_map, f"write {self.name}", refused) from refused
+        return Loading(self, bpf_map, opening)
 
     @property
     def longest(self) -> int:
