@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
@@ -9,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from fusefs.bpf.credentials import Caller
 from fusefs.bpf.object import Object
 from fusefs.tree.files import ObjectFile
-from fusefs.tree.node import Attributes, Handle, Opening
+from fusefs.tree.node import Attributes, Handle, Opening, refusal
 from fusefs.tree.subject import Subject
 
 # Others have a turn after so many seconds in which a stream was made.
@@ -70,6 +71,10 @@ class Pieces(Handle):
         self._make = make
         self._current: tuple[int, int] | None = None  # the read that is being filled
         self._restart()
+
+    @property
+    def held(self) -> int:
+        return len(self._text)
 
     def _restart(self) -> None:
         self._pieces = self._make()
@@ -133,7 +138,9 @@ class Pieces(Handle):
         try:
             return next(self._pieces, None)
         except OSError as error:  # after what was made before it
-            self._error = error
+            # On EINTR programs read again, and it would be there again.
+            is_left = error.errno == errno.EINTR
+            self._error = refusal(errno.EIO, str(error)) if is_left else error
             return None
 
 
