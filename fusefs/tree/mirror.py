@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from weakref import WeakValueDictionary
 
 from fusefs.bpf import bpffs
@@ -110,12 +111,24 @@ class Mirror(Directory):
     def mkdir(self, name: str, mode: int, caller: Caller) -> Node:
         with acting_as(caller):
             self.directory.mkdir(name, stat.S_IMODE(mode))
-        return self.lookup(name)
+        return self._made(name, self.directory.rmdir, caller)
 
     def symlink(self, name: str, target: str, caller: Caller) -> Node:
         with acting_as(caller):
             self.directory.symlink(name, target)
-        return self.lookup(name)
+        return self._made(name, self.directory.unlink, caller)
+
+    def _made(self, name: str, undo: Callable[[str], None], caller: Caller) -> Node:
+        """What was made, and can be told of. What cannot is not to be there: for want of
+        descriptors, as it may be, who asked for it gets an error."""
+        try:
+            node = self.lookup(name)
+            node.attributes()
+        except BaseException:
+            with acting_as(caller), contextlib.suppress(OSError):
+                undo(name)
+            raise
+        return node
 
     def unlink(self, name: str, caller: Caller) -> None:
         if stat.S_ISREG(self._mode(name)):

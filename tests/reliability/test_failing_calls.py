@@ -1,0 +1,120 @@
+"""System calls that fail: for each kind of operation, each of the calls that it makes, and each
+errno that may be met."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import sys
+from collections.abc import Iterator
+
+import pytest
+from support import failing_calls
+from support.actions import ACTIONS
+from support.failing_calls import Plan
+from support.mounting import Mount, mounted, mounted_bpffs
+from support.soaking import Figure, passing
+from support.stage import Stage, stage
+from support.trials import Trials, descriptors, no_growth
+
+# What a user may be answered when a call failed with an errno. EAGAIN is what the kernel says of a
+# link that is not there yet, and EBUSY of a queue; and on EINTR programs ask again.
+ANSWERS = {
+    errno.ENOMEM: {errno.ENOMEM},
+    errno.EAGAIN: {errno.EAGAIN, errno.ENOENT},
+    errno.EBUSY: {errno.EBUSY, errno.ENOENT},
+    errno.EINTR: {errno.EINTR, errno.EIO, errno.ECANCELED},
+}
+# Errors that tell something of what was asked for, so that there is an answer to them: less is
+# shown, or it is done in another way.
+TELLING = [errno.EPERM, errno.EINVAL]
+
+
+class Failing(Trials):
+    """Calls of a mount that can be made to fail."""
+
+    def __init__(self, stage: Stage, mount: Mount, plan: Plan) -> None:
+        super().__init__(stage, mount)
+        self._plan = plan
+        self._calls: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def fault(self, which: int, error: int) -> Iterator[None]:
+        """While this lasts, one call fails."""
+        self._plan.set(which, error)
+        try:
+            yield
+        finally:
+            self._plan.set(0, 0)
+
+    def calls(self, name: str) -> int:
+        """How many calls an action makes, or one more."""
+        if name not in self._calls:
+            self.learn(name)
+            with self.fault(0, 0):
+                self._answer(name)
+                self._calls[name] = self._plan.made + 1
+            self._stage.reset()
+        return self._calls[name]
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Failing, Mount]]:
+    """A mount whose calls can be made to fail."""
+    path = tmp_path_factory.mktemp("faults") / "plan"
+    plan = Plan(path)
+    command = [sys.executable, "-P", failing_calls.__file__, str(path)]
+    with (
+        mounted_bpffs() as bpffs,
+        stage(bpffs, 2000) as made,
+        mounted(bpffs, command=command) as mount,
+    ):
+        yield Failing(made, mount, plan), mount
+
+
+@pytest.mark.soak(short=4, share=3)
+def test_no_call_that_fails_leaves_anything_half_done(
+    failing: tuple[Failing, Mount], span: float, figure: Figure
+) -> None:
+    trials, mount = failing
+    tried = 0
+    with no_growth(lambda: len(descriptors(mount))):
+        for _ in passing(span):
+            name = random.choice(list(ACTIONS))
+            error = random.choice([*ANSWERS, *TELLING])
+            which = random.randint(1, trials.calls(name))
+            answer = trials.attempt(name, trials.fault(which, error), exact=error in ANSWERS)
+            what = f"{name}, call {which}, {errno.errorcode[error]}: {errno.errorcode.get(answer)}"
+            assert error in TELLING or answer in ANSWERS[error] | {0}, what
+            tried += 1
+    figure("operations with a call that fails", tried)
+    figure("of which answered with an error", tried - trials.answers["done"])
+
+
+@pytest.mark.parametrize(
+    "name", ["write", "save", "create", "delete", "rename", "replace a slot", "swap the program"]
+)
+def test_the_reason_is_in_the_error_log(failing: tuple[Failing, Mount], name: str) -> None:
+    trials, mount = failing
+    pins = ["sample", "outer", "link"]
+    reasons = []
+    for which in range(1, trials.calls(name) + 1):
+        if trials.attempt(name, trials.fault(which, errno.ENOMEM)):
+            reasons += [mount.error_log(pin) for pin in pins]
+    assert any(": Cannot allocate memory (BPF_" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("dump", errno.EINTR), ("mkdir", errno.ENOMEM), ("symlink", errno.EAGAIN)],
+)
+def test_each_call_by_itself(failing: tuple[Failing, Mount], name: str, error: int) -> None:
+    """Those that once went on for ever, or were done although they failed."""
+    trials, _ = failing
+    answers = {
+        trials.attempt(name, trials.fault(which, error))
+        for which in range(1, trials.calls(name) + 1)
+    }
+    assert answers > {0}
+    assert answers <= ANSWERS[error] | {0}
