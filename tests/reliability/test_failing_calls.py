@@ -3,7 +3,6 @@ errno that may be met."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import random
 import sys
@@ -15,8 +14,8 @@ from support.actions import ACTIONS
 from support.failing_calls import Plan
 from support.mounting import Mount, mounted, mounted_bpffs
 from support.soaking import Figure, passing
-from support.stage import Stage, stage
-from support.trials import Trials, descriptors, no_growth
+from support.stage import stage
+from support.trials import Failing, descriptors, no_growth
 
 # What a user may be answered when a call failed with an errno. EAGAIN is what the kernel says of a
 # link that is not there yet, and EBUSY of a queue; and on EINTR programs ask again.
@@ -29,34 +28,6 @@ ANSWERS = {
 # Errors that tell something of what was asked for, so that there is an answer to them: less is
 # shown, or it is done in another way.
 TELLING = [errno.EPERM, errno.EINVAL]
-
-
-class Failing(Trials):
-    """Calls of a mount that can be made to fail."""
-
-    def __init__(self, stage: Stage, mount: Mount, plan: Plan) -> None:
-        super().__init__(stage, mount)
-        self._plan = plan
-        self._calls: dict[str, int] = {}
-
-    @contextlib.contextmanager
-    def fault(self, which: int, error: int) -> Iterator[None]:
-        """While this lasts, one call fails."""
-        self._plan.set(which, error)
-        try:
-            yield
-        finally:
-            self._plan.set(0, 0)
-
-    def calls(self, name: str) -> int:
-        """How many calls an action makes, or one more."""
-        if name not in self._calls:
-            self.learn(name)
-            with self.fault(0, 0):
-                self._answer(name)
-                self._calls[name] = self._plan.made + 1
-            self._stage.reset()
-        return self._calls[name]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from support.actions import ACTIONS, Client
+from support.failing_calls import Plan
 from support.mounting import Mount
 from support.stage import Stage, State, between
 from support.waiting import eventually
@@ -63,7 +64,7 @@ class Trials:
         before = len(self._mount.complaints())
         began = time.monotonic()
         with fault:
-            number, result = self._answer(name)
+            number, result = self.answer(name)
         assert time.monotonic() - began < LONGEST, name
         self.answers[errno.errorcode.get(number, "done")] += 1
         state = self._stage.state()
@@ -80,7 +81,8 @@ class Trials:
         self._stage.reset()
         return number
 
-    def _answer(self, name: str) -> tuple[int, object]:
+    def answer(self, name: str) -> tuple[int, object]:
+        """Do an action: its errno, 0 if it was done, and what it gave."""
         with interrupted_after(LONGEST):
             try:
                 return 0, ACTIONS[name].do(self.client)
@@ -89,11 +91,39 @@ class Trials:
                 return error.errno, None
 
     def _succeeds(self, name: str, wanted: Learned) -> bool:
-        number, result = self._answer(name)
+        number, result = self.answer(name)
         if number == 0 and (result, self._stage.state()) == (wanted.result, wanted.state):
             return True
         self._stage.reset()
         return False
+
+
+class Failing(Trials):
+    """Calls of a mount that can be made to fail."""
+
+    def __init__(self, stage: Stage, mount: Mount, plan: Plan) -> None:
+        super().__init__(stage, mount)
+        self._plan = plan
+        self._calls: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def fault(self, which: int, error: int) -> Iterator[None]:
+        """While this lasts, one call fails."""
+        self._plan.set(which, error)
+        try:
+            yield
+        finally:
+            self._plan.set(0, 0)
+
+    def calls(self, name: str) -> int:
+        """How many calls an action makes, or one more."""
+        if name not in self._calls:
+            self.learn(name)
+            with self.fault(0, 0):
+                self.answer(name)
+                self._calls[name] = self._plan.made + 1
+            self._stage.reset()
+        return self._calls[name]
 
 
 @contextlib.contextmanager
