@@ -50,6 +50,7 @@ KINDS = (
     Kind(0o1777, 0, 0, MEMBER),
     Kind(0o2775, OWNER, GROUP, STRANGER),
     Kind(0o733, 0, GROUP, SUPPLEMENTARY),
+    Kind(0o500, STRANGER, STRANGER, STRANGER),
 )
 MORE_KINDS = tuple(
     Kind(mode, uid, gid, within)
@@ -127,6 +128,9 @@ def mount(everybody: object) -> Iterator[Mount]:
 
 # Why the mount allows less than bpffs, and where.
 LESS: dict[str, Callable[[Case], bool]] = {
+    "capabilities in a user namespace, which are for what is mapped there, do not count": (
+        lambda case: bool(case.user.mapped)
+    ),
     "there are no hard links: a pin is a directory here": lambda case: (
         case.operation in {"ln of a pin", "ln of a link"}
     ),
