@@ -16,7 +16,6 @@ import contextlib
 import errno
 import logging
 import math
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -43,6 +42,10 @@ _LONGEST = 5.0
 # When more names than that have changed, whoever watches has to look by themselves.
 _MOST = 1000
 
+# So many directories are watched, those that were listed last. The kernel counts watches by users
+# (inotify(7)), and others of root need theirs.
+_MOST_WATCHED = 4096
+
 # The process that echoes ends when nothing has changed for so many seconds. It is replaced when it
 # has not answered for so many.
 _IDLE = 10.0
@@ -67,6 +70,7 @@ class Echoes:
         self._watches: dict[int, int] = {}  # by the number
         self._own: Counter[Name] = Counter()  # changes that were made in the mount
         self._process: trio.Process | None = None  # that which echoes
+        self._ours: set[int] = set()  # the ids of all such that have not ended
         self._echoed: dict[Name, Node | None] = {}  # what it echoes now: names, and what they are
         self._took = 0.0  # seconds that it took the last time, once it was started
         self._sealed: set[Name] = set()  # those of which it was told that they are `Sealed`
@@ -79,12 +83,17 @@ class Echoes:
 
     def watch(self, number: int, mirror: Mirror) -> None:
         """A directory is listed by somebody, who may watch it."""
-        if self._device is None or self._nursery is None or number in self._watches:
+        if self._device is None or self._nursery is None:
+            return
+        if number in self._watches:
+            self._watches[number] = self._watches.pop(number)  # as the last one to go
             return
         try:
             if self._inotify is None:
                 self._inotify = INotify(nonblocking=True)
                 self._nursery.start_soon(self._run, self._inotify)
+            if len(self._watches) >= _MOST_WATCHED:
+                self._forget(self._inotify, next(iter(self._watches)))
             watch = self._inotify.add_watch(f"/proc/self/fd/{mirror.directory.fd}", _CHANGES)
         except OSError as error:
             log.debug("changes in a directory will not be told: %s", error)
@@ -96,13 +105,14 @@ class Echoes:
         if number in self._watches:
             self._own[number, name] += 1
 
-    # Requests that are the echo of a change; `pid` is the process that makes them.
+    # Requests that are the echo of a change; `pid` is the process that makes them. It has root's
+    # rights, and nothing that it asks for is ever done.
 
     def lookup(self, pid: int, number: int, name: str) -> Node | None:
         """What a name is to be before its change is echoed, if it is an echo. Raises
         FileNotFoundError."""
-        if not self._is_echo(pid, number, name):
-            return None
+        if pid not in self._ours or (number, name) not in self._echoed:
+            return None  # or on the way to it
         mirror = self._known(number)
         if self._echoed[number, name] is not None or not isinstance(mirror, Mirror):
             raise refusal(errno.ENOENT)
@@ -113,26 +123,30 @@ class Echoes:
         return Sealed(mirror.directory, name)
 
     def made(self, pid: int, number: int, name: str) -> Node | None:
-        """What is made by a name, if that is an echo."""
-        return self._echoed[number, name] if self._is_echo(pid, number, name) else None
+        """What is made by a name, if that is an echo. Raises OSError for one that is not awaited
+        any more."""
+        if pid not in self._ours:
+            return None
+        if (node := self._echoed.get((number, name))) is None:
+            raise _late()
+        return node
 
     def removed(self, pid: int, number: int, name: str) -> bool:
-        """Whether it is an echo that a name is removed, which is gone already.
+        """Whether it is an echo that a name is removed, which is gone already. Raises OSError for
+        one that is not awaited any more.
 
         To the kernel what is removed is dead (vfs_rmdir, S_DEAD), and a pin that is there again and
         was just looked up by others must not be that. So its echo has to look the name up itself,
         which the kernel does on ESTALE. Raises `gone()`.
         """
-        if not self._is_echo(pid, number, name) or self._echoed[number, name] is not None:
+        if pid not in self._ours:
             return False
+        if self._echoed.get((number, name), ...) is not None:
+            raise _late()
         if (number, name) not in self._sealed:
             raise gone()
         self._sealed.remove((number, name))
         return True
-
-    def _is_echo(self, pid: int, number: int, name: str) -> bool:
-        own = self._process is not None and pid == self._process.pid
-        return own and (number, name) in self._echoed
 
     # Gathering changes, and echoing them.
 
@@ -194,7 +208,7 @@ class Echoes:
             log.debug("%s: %s", name, error)
             return None
         self._echoed[number, name] = node
-        return Change(number, os.path.join(self._mountpoint, *path), name, kind)
+        return Change(number, "/".join(path), name, kind)
 
     def _forget(self, inotify: INotify, number: int) -> None:
         """Watch a directory no more."""
@@ -229,10 +243,11 @@ class Echoes:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
+            self._ours.add(self._process.pid)
         assert self._process.stdin and self._process.stdout
         began = trio.current_time()
         try:
-            await self._process.stdin.send_all(as_line(self._device, changes))
+            await self._process.stdin.send_all(as_line(self._device, self._mountpoint, changes))
             answered = bool(await self._process.stdout.receive_some())
         except trio.BrokenResourceError:
             return False
@@ -246,8 +261,13 @@ class Echoes:
         if process is None:
             return
         assert process.stdin and process.stdout
-        process.kill()
+        process.kill()  # while it is still asking for something, maybe
         with trio.CancelScope(shield=True):
             await process.stdin.aclose()
             await process.stdout.aclose()
         await process.wait()
+        self._ours.discard(process.pid)
+
+
+def _late() -> OSError:
+    return refusal(errno.ECANCELED, "nobody waits for this echo any more")

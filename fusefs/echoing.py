@@ -35,7 +35,7 @@ class Kind(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Change:
     """A name that is something else now, in the directory whose inode has this number, which is at
-    a path."""
+    a path in the mount."""
 
     number: int
     path: str
@@ -43,38 +43,45 @@ class Change:
     kind: Kind
 
 
-def as_line(device: int, changes: Iterable[Change]) -> bytes:
-    """A batch of changes on a device, as the process reads it."""
-    return json.dumps([device, [asdict(change) for change in changes]]).encode() + b"\n"
+def as_line(device: int, mountpoint: str, changes: Iterable[Change]) -> bytes:
+    """A batch of changes on a device, which is mounted there, as the process reads it."""
+    told = [device, mountpoint, [asdict(change) for change in changes]]
+    return json.dumps(told).encode() + b"\n"
 
 
 def main() -> None:
     """Read batches and echo them until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the end of the input ends it
     for line in sys.stdin:
-        device, changes = json.loads(line)
+        device, top, changes = json.loads(line)
         numbers = watched(device)
         covered = {mount.mountpoint for mount in mounts()}
         for change in (Change(**fields) for fields in changes):
-            if change.number in numbers and not _is_covered(change, covered):
+            if change.number in numbers and not _is_covered(top, change, covered):
                 with contextlib.suppress(OSError):  # others were faster; what then is, is told
-                    _repeat(device, change)
+                    _repeat(device, top, change)
         try:
             print(flush=True)
         except BrokenPipeError:  # whom it is told has ended
             os._exit(0)
 
 
-def _is_covered(change: Change, covered: set[str]) -> bool:
+def _is_covered(top: str, change: Change, covered: set[str]) -> bool:
     """Whether something is mounted on a name or below it: to echo it would take that away."""
-    path = os.path.join(change.path, change.name)
+    path = os.path.join(top, change.path, change.name)
     return any(place == path or place.startswith(f"{path}/") for place in covered)
 
 
-def _repeat(device: int, change: Change) -> None:
-    # A symbolic link that was put in the way may lead to a file system that never answers.
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = libc.openat2(_HERE, change.path, flags, libc.RESOLVE_NO_SYMLINKS)
+def _repeat(device: int, top: str, change: Change) -> None:
+    # A symbolic link that was put in the way may lead to a file system that never answers, and so
+    # may a directory on which its owner has mounted one.
+    flags, resolve = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, libc.RESOLVE_NO_SYMLINKS
+    mounted = libc.openat2(_HERE, top, flags, resolve)
+    try:
+        path = change.path or "."
+        directory = libc.openat2(mounted, path, flags, resolve | libc.RESOLVE_NO_XDEV)
+    finally:
+        os.close(mounted)
     try:
         status = os.fstat(directory)
         if (status.st_dev, status.st_ino) != (device, change.number):

@@ -13,7 +13,7 @@ from support.maps import dump, make_map, pin, u32, u64
 from support.mounting import Mount, temporary_directory
 from support.renaming import rename
 from support.shell import checked
-from support.watching import watching
+from support.watching import echoing, watching
 
 from fusefs.bpf.bpffs import RenameFlags
 
@@ -74,13 +74,6 @@ def test_a_pin_that_is_replaced_stays(mounted: Mount) -> None:
         os.close(standing)
 
 
-def _echoing(mount: Mount) -> int:
-    """The process that tells changes."""
-    tasks = Path(f"/proc/{mount.process.pid}/task").iterdir()
-    (child,) = (int(child) for task in tasks for child in (task / "children").read_text().split())
-    return child
-
-
 def test_a_pin_that_is_there_again_lives(mounted: Mount) -> None:
     """When its removal is told late, and others have just looked it up."""
     made = make_map()
@@ -88,7 +81,7 @@ def test_a_pin_that_is_there_again_lives(mounted: Mount) -> None:
     with watching(mounted.path) as watcher:
         pin(mounted.source / "map", made)
         watcher.told(1)
-        telling = _echoing(mounted)
+        telling = echoing(mounted)
         os.kill(telling, signal.SIGSTOP)
         try:
             (mounted.source / "map").unlink()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from inotify_simple import INotify, flags
 
+from support.mounting import Mount
+
 # So long they may take on a busy machine.
 _PATIENCE = 10_000
 
@@ -48,3 +50,10 @@ def watching(*directories: Path) -> Iterator[Watcher]:
         yield watcher
     finally:
         watcher.close()
+
+
+def echoing(mount: Mount) -> int:
+    """The process that tells changes."""
+    tasks = Path(f"/proc/{mount.process.pid}/task").iterdir()
+    (child,) = (int(child) for task in tasks for child in (task / "children").read_text().split())
+    return child
