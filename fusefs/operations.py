@@ -110,16 +110,29 @@ class Operations(pyfuse3.Operations):
         for listing in self._listings.get(parent_inode, ()):
             listing.looked_up(child)
         try:
-            node = parent.lookup_by(child, caller)
+            entry = self._looked_up(parent, child, caller, ctx)
         except FileNotFoundError:
             if (created := self._created.find(parent_inode, name)) is None:
                 raise
             entry = self._referred(created.node, ctx)
             entry.entry_timeout = 0
             return entry
-        entry = self._referred(node, ctx)
-        self._repeats.found(ctx.pid, entry.st_ino)
+        self._repeats.found(entry.st_ino)
         return entry
+
+    def _looked_up(
+        self, parent: Directory, child: str, caller: Caller, ctx: RequestContext
+    ) -> EntryAttributes:
+        """The attributes of a child. Raises FileNotFoundError."""
+        # It may go before they can be told, and come again.
+        for _ in range(2):
+            node = parent.lookup_by(child, caller)
+            try:
+                return self._referred(node, ctx)
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+        raise refusal(errno.ENOENT)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         # Nobody waits for an answer, and pyfuse3 takes none, not even an errno.

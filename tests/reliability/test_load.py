@@ -22,10 +22,13 @@ from support.network import compile_program, network, pin_attached
 from support.running import running
 from support.sections import Loaded, load
 from support.shell import ENVIRONMENT
-from support.soaking import Figure
+from support.soaking import Figure, passing
 from support.waiting import eventually
 
+Mounter = Callable[..., Mount]
+
 CLIENT = Path(load_client.__file__)
+LATE_COMMAND = Path(__file__).with_name("late_command.py")
 # The client gives up before; this is how long after the end of their time it may take to see that.
 LATE = load_client.LONGEST + 30
 FEW, MANY = 6, 32
@@ -106,7 +109,7 @@ def crowd(mount: Mount, clients: int, seconds: float) -> list[dict[str, Any]]:
     return [json.loads(out) for out, _ in told]
 
 
-@pytest.mark.soak(short=2, share=10)
+@pytest.mark.soak(short=1.5, share=10)
 @pytest.mark.parametrize("traffic", [flood, repeat], ids=lambda traffic: traffic.__name__)
 def test_no_wrong_value_no_lost_write_no_hang_no_growth(
     loaded: Loaded,
@@ -142,19 +145,36 @@ def test_no_wrong_value_no_lost_write_no_hang_no_growth(
     figure("after", after)
 
 
+@pytest.mark.soak(short=1)
+def test_a_key_that_comes_and_goes_is_there_or_not(
+    mounter: Mounter, compiled: Path, span: float, figure: Figure
+) -> None:
+    """And its handle is never stale: nobody has it open."""
+    mount = mounter(command=[sys.executable, str(LATE_COMMAND)])
+    made = load(mount, compiled, "xdp")
+    hashed = load_client.Map(mount.path / "maps/hash", 0)
+    found = 0
+    with made.program, running(made.program, 2000):
+        for turn in passing(span, 64):
+            key = hashed.changing[turn % len(hashed.changing)]
+            value = hashed.read(key)
+            assert value is None or load_client.is_whole(key, value)
+            found += value is not None
+    figure("looks at keys that come and go, and of these found", f"{turn + 1:,}, {found:,}")
+
+
 def test_the_clients_see_what_is_wrong(loaded: Loaded) -> None:
     """A value that is another key's, and a write that was lost."""
     mount = loaded.mount
     with running(loaded.program, 1000):
         eventually("each key was changed", lambda: packets(loaded) > 10 * load_client.KEYS)
-    lines = mount.path / "maps/hash/entries.jsonl"
-    whole = lines.read_text()
-    wrong = json.dumps({"key": 5, "value": load_client.value_of(6, 1)})
-    lines.write_text(wrong)
+    maps = [load_client.Map(mount.path / "maps" / name, 0) for name in load_client.CHECKED]
+    for each in maps:
+        for key in range(load_client.STAYING):
+            each.file(key).write_text(json.dumps(load_client.value_of(key + 1, 1)))
     with pytest.raises(AssertionError, match="AssertionError: "):
         crowd(mount, 1, 3)
-    lines.write_text(whole)
-    own = load_client.Map(mount.path / "maps/hash", 0)
+    own = maps[0]
     own.set(own.own[0], 1)
     assert own.read(own.own[0]) == own.known[own.own[0]]
     os.unlink(own.file(own.own[0]))

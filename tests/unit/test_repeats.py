@@ -11,8 +11,8 @@ def test_what_is_found_again_and_gone_again_was_repeated() -> None:
     repeats = Repeats()
     assert not repeats.repeated(THREAD, 5)
     repeats.gone(THREAD, 5)
-    repeats.found(THREAD, 4)  # a directory on the way
-    repeats.found(THREAD, 5)
+    repeats.found(4)  # a directory on the way
+    repeats.found(5)
     assert repeats.repeated(THREAD, 5)
     assert not repeats.repeated(THREAD, 5)
 
@@ -22,15 +22,16 @@ def test_what_was_not_found_again_or_is_another_was_not() -> None:
     for found, opened in ((None, 5), (6, 6), (5, 6), (6, 5)):
         repeats.gone(THREAD, 5)
         if found:
-            repeats.found(THREAD, found)
+            repeats.found(found)
         assert not repeats.repeated(THREAD, opened)
 
 
 def test_each_thread_by_itself() -> None:
     repeats = Repeats()
     repeats.gone(THREAD, 5)
-    repeats.found(OTHER, 5)
+    repeats.found(5)
     assert not repeats.repeated(OTHER, 5)
-    repeats.found(THREAD, 5)
+    repeats.gone(OTHER, 5)
+    assert not repeats.repeated(OTHER, 5)
     assert repeats.repeated(THREAD, 5)
     assert not repeats.repeated(THREAD, 6)
