@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 _LENGTH = 4  # bytes of a key that tell the length of the prefix
 # How often the walk through a trie may start over.
 _RESTARTS = 100
-# How often a value is looked up that may be another prefix's.
+# How often a value is looked up that is the covering prefix's too; and one that may be, since that
+# changes all the time.
 _TRIES = 8
+_TRIES_AMID_CHANGES = 64
 # So many batches are read to come as far as a walk did that has passed over them.
 _AHEAD = 16
 
@@ -40,7 +42,7 @@ def lookup(bpf_map: Map, key: bytes) -> bytes:
     """
     others: set[bytes | None] = set()
     value = b""
-    for _ in range(_TRIES):
+    for tried in range(_TRIES_AMID_CHANGES):
         others.add(before := _covering(bpf_map, key))
         found = bpf_map.longest_match(key)
         if found is None or not has(bpf_map, key):
@@ -50,6 +52,8 @@ def lookup(bpf_map: Map, key: bytes) -> bytes:
             others.add(after := _covering(bpf_map, key))
             if value not in others and (before == after or value == last):
                 break
+        elif value == before and tried >= _TRIES - 1:
+            break
     return value
 
 

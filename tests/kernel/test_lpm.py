@@ -111,3 +111,29 @@ def test_more_than_a_batch_that_the_first_look_has_passed_over(seen: list[int]) 
         given = [*lpm_trie.certain(made, [(None, batch_of(seen))], read)]
         assert b"".join(batch.keys for batch in given) == b"".join(keys)
         assert b"".join(batch.values for batch in given) == b"".join(map(u32, range(8)))
+
+
+@pytest.mark.parametrize("times", [3, 12, 40])
+def test_a_prefix_that_is_out_at_each_look_while_its_covering_one_changes(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, covering, own = prefix("10.1.0.0", 16), prefix("10.0.0.0", 8), u32(7)
+    look = Map.longest_match
+    looks = 0
+    with trie() as made:
+        made.update(covering, u32(1000))
+        made.update(key, own)
+
+        def amid_changes(bpf_map: Map, asked: bytes) -> bytes | None:
+            nonlocal looks
+            looks += 1
+            made.update(covering, u32(1000 + looks))
+            if asked != key or looks > 3 * times:
+                return look(bpf_map, asked)
+            made.delete(key)
+            found = look(bpf_map, asked)
+            made.update(key, own)
+            return found
+
+        monkeypatch.setattr(Map, "longest_match", amid_changes)
+        assert made.lookup(key) == own
