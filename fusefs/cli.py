@@ -22,6 +22,7 @@ from fusefs.mount import (
     serve,
 )
 from fusefs.options import TYPE, OptionError, choice, split_options
+from fusefs.text.jsontext import escape_controls, printable
 
 DEFAULT_SOURCE = "/sys/fs/bpf"
 # Another name for it, as in mount(8)'s tables, for fstab: systemd takes a source that begins with
@@ -65,7 +66,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _fail(code: int, message: str) -> NoReturn:
-    line = f"{TYPE}: {message}"
+    # What was given may be of any bytes: neither lines of their own nor a terminal's commands.
+    line = f"{TYPE}: {escape_controls(printable(message))}"
     print(logs.for_journal(line, logging.ERROR) if logs.is_journal() else line, file=sys.stderr)
     sys.exit(code)
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusefs.bpf.named_file import contents
 from fusefs.text.errors import Refused
 from fusefs.text.jsontext import escape_controls
 from fusefs.tree.formats import Formats, Rule
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "/etc/bpf-fusefs.toml"
 
+_LONGEST = 1 << 20  # bytes of the file
+_LONGEST_LINE = 1 << 12
 _KNOWN = frozenset({"btf", "format"})
 
 
@@ -40,7 +43,7 @@ def read_formats(path: str | None) -> Formats:
     need not be there. Raises `ConfigurationError`."""
     file = Path(path or DEFAULT_FILE)
     try:
-        text = file.read_text()
+        text = contents(file, _LONGEST).decode()
     except FileNotFoundError:
         if path is None:
             return Formats()
@@ -50,8 +53,9 @@ def read_formats(path: str | None) -> Formats:
     except UnicodeDecodeError:
         raise ConfigurationError(f"{file}: it is not UTF-8") from None
     try:
+        _check_lines(text)
         return _formats(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, _WrongError) as error:
+    except (_WrongError, ValueError) as error:  # it may have an integer of too many digits, too
         raise ConfigurationError(f"{file}: {escape_controls(str(error))}") from None
     except RecursionError:
         raise ConfigurationError(f"{file}: it is nested too deep") from None
@@ -59,6 +63,13 @@ def read_formats(path: str | None) -> Formats:
 
 class _WrongError(Exception):
     """What is wrong, and where in the file."""
+
+
+def _check_lines(text: str) -> None:
+    """Refuse what would take long to read: tomllib takes quadratic time over a key's parts."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _LONGEST_LINE:
+            raise _WrongError(f"line {number} has more than {_LONGEST_LINE} characters")
 
 
 def _formats(given: dict[str, object]) -> Formats:

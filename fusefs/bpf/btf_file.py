@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fusefs.bpf.btf import KERNEL_BTF, Btf, BtfError, kernel_btf
+from fusefs.bpf.named_file import contents, opened
 
 _ELF = b"\x7fELF"
 _SECTION = ".BTF"
+_LONGEST = 1 << 26  # bytes of a blob: several times the kernel's own
 
 
 def read_btf(path: Path) -> Btf:
@@ -15,9 +17,9 @@ def read_btf(path: Path) -> Btf:
 
     A module's blob in /sys/kernel/btf is split from the kernel's own.
     """
-    blob = path.read_bytes()
-    if blob.startswith(_ELF):
-        blob = _section(path)
+    with opened(path) as file:
+        is_elf = file.read(len(_ELF)) == _ELF
+    blob = _section(path) if is_elf else contents(path, _LONGEST)
     split = path.parent == KERNEL_BTF.parent and path != KERNEL_BTF
     return Btf.parse(blob, kernel_btf() if split else None)
 
