@@ -6,6 +6,7 @@ import argparse
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -90,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         restore(words[1:])
         return
+    # Before there is a mount, nothing has to be cleared away.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     given = _parser().parse_intermixed_args(words)
     paths = given.paths
     if len(paths) not in (1, 2):

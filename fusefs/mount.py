@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyfuse3
@@ -28,6 +28,17 @@ from fusefs.tree.root import Root
 log = logging.getLogger(__name__)
 
 DEVICE = Path("/dev/fuse")
+# Signals that end a mount well; and those that mean nothing to it, and would leave a dead one.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_MEANINGLESS = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGPWR,
+)
 # Memory that is kept when it is free, in bytes: a few replies, and what they are made of.
 _KEPT = 4 << 20
 
@@ -107,6 +118,20 @@ def _detach(mountpoint: str) -> None:
     log.info("removed a dead mount from %s", mountpoint)
 
 
+def _expect_signals() -> None:
+    """Let no signal that comes before, during or after the life of the mount leave a dead one:
+    those that end it wait until there is somebody to take them, and are too late after that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    for number in _ENDING:
+        signal.signal(number, lambda _number, _frame: None)
+    _ignore(_MEANINGLESS)
+
+
+def _ignore(signals: Iterable[signal.Signals]) -> None:
+    for number in signals:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def serve(
     source: bpffs.Directory,
     mountpoint: str,
@@ -124,6 +149,7 @@ def serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     allow_interrupts()
+    _expect_signals()
     libc.keep_freed_memory(_KEPT)
     gc.freeze()  # what is loaded now stays: to look through it again and again holds requests up
     os.umask(0)  # requests carry modes that their callers' masks were applied to
@@ -146,6 +172,7 @@ def serve(
     finally:
         service.tell("STOPPING=1", f"STATUS={mountpoint} is being unmounted")
         pyfuse3.close()
+        _ignore(_ENDING)  # else the interpreter restores what the kernel does, while it ends
 
 
 def check_answer(mountpoint: str) -> None:
@@ -173,7 +200,8 @@ async def _announce(mountpoint: str) -> None:
 
 async def _serve(operations: Operations, mountpoint: str, fast_loop: bool) -> None:
     # Cancelled, and not asked to end: pyfuse3.terminate() would wait for requests under way.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*_ENDING) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         async with trio.open_nursery() as nursery:
 
             async def stop_on_signal() -> None:
