@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import logging
 import os
 import select
@@ -18,13 +20,13 @@ from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.created import Created
 from fusefs.echoes import Echoes
+from fusefs.holdings import Holdings
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Listing
 from fusefs.plain_entries import plain_entry
 from fusefs.repeats import Repeats
 from fusefs.replies import DirectoryReply, entry_of
 from fusefs.requests import Shown, caller_of, check_rights, request
-from fusefs.shares import Shares
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
     Change,
@@ -60,7 +62,7 @@ class Operations(pyfuse3.Operations):
         self._handles: dict[int, Handle | Listing] = {}
         self._opened: dict[int, Inode] = {}  # by file handle
         self._clients: dict[int, int] = {}  # the tasks that opened those
-        self._shares = Shares()
+        self._holdings = Holdings()
         self._created = Created()
         self._repeats = Repeats()
         self._next_handle = 1
@@ -215,7 +217,7 @@ class Operations(pyfuse3.Operations):
             return self._referred(made, ctx)
         node = parent.mkdir(child, mode, caller)
         self._echoes.made_here(parent_inode, child)
-        return self._referred(node, ctx)
+        return self._made(parent, child, node, caller, ctx)
 
     @request
     async def mknod(
@@ -232,7 +234,21 @@ class Operations(pyfuse3.Operations):
             return self._referred(made, ctx)
         node = parent.symlink(child, os.fsdecode(target), caller)
         self._echoes.made_here(parent_inode, child)
-        return self._referred(node, ctx)
+        return self._made(parent, child, node, caller, ctx)
+
+    def _made(
+        self, parent: Directory, name: str, node: Node, caller: Caller, ctx: RequestContext
+    ) -> EntryAttributes:
+        """The attributes of what was made; it is taken back if they cannot be had. Who has set a
+        slot so has set it."""
+        try:
+            return self._referred(node, ctx)
+        except BaseException:
+            if isinstance(parent, Mirror):
+                remove = parent.unlink if isinstance(node, Symlink) else parent.rmdir
+                with contextlib.suppress(OSError):
+                    remove(name, caller)
+            raise
 
     @request
     async def link(
@@ -284,7 +300,7 @@ class Operations(pyfuse3.Operations):
     @request
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         directory, caller = self._directory(inode, ctx, os.R_OK)
-        self._shares.check(caller)
+        self._holdings.check_open(caller)
         directory.enter()
         if isinstance(directory, Mirror):
             self._echoes.watch(inode, directory)
@@ -319,7 +335,7 @@ class Operations(pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         listing = self._listing(fh)
         del self._handles[fh]
-        self._shares.give_back(fh)
+        self._holdings.end(fh)
         watching = self._listings[listing.number]
         watching.remove(listing)
         if not watching:
@@ -331,7 +347,7 @@ class Operations(pyfuse3.Operations):
         number = self._next_handle
         self._next_handle += 1
         self._handles[number] = handle
-        self._shares.take(number, caller)
+        self._holdings.begin(number, caller)
         return number
 
     def _file(self, fh: int) -> Handle:
@@ -344,11 +360,12 @@ class Operations(pyfuse3.Operations):
         if not isinstance(inode.node, File):
             raise refusal(errno.EISDIR)
         caller = caller_of(ctx)
-        self._shares.check(caller)
+        self._holdings.check_open(caller)
         handle = inode.node.open(flags, caller)
         inode.opened()
         fh = self._keep(handle, caller)
         self._opened[fh], self._clients[fh] = inode, ctx.pid
+        self._holdings.note(fh, handle)
         return fh
 
     def _open_created(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
@@ -369,7 +386,7 @@ class Operations(pyfuse3.Operations):
     def _close(self, fh: int) -> None:
         handle = self._file(fh)
         del self._handles[fh], self._clients[fh]
-        self._shares.give_back(fh)
+        self._holdings.end(fh)
         self._opened.pop(fh).closed()
         self._created.end(fh)
         self._polls.end(fh)
@@ -394,7 +411,7 @@ class Operations(pyfuse3.Operations):
         self.root.turn()
         fh = self._open_created(known, flags, ctx)
         try:
-            await waiting.begun(self._file(fh))
+            await waiting.begun(self._file(fh), functools.partial(self._holdings.grow, fh))
             self.root.turn()
             # What the kernel still knows from the lookup may be another value's size.
             if known.tell(known.attributes()):
@@ -409,7 +426,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         parent, caller = self._directory(parent_inode, ctx, _CHANGE)
-        self._shares.check(caller)  # before anything is made
+        self._holdings.check_open(caller)  # before anything is made
         file = parent.create(os.fsdecode(name), mode, caller)
         inode = self._inodes.enter(file)
         try:
@@ -428,7 +445,12 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await waiting.read(self._file(fh), off, size, self._clients[fh])
+        handle = self._file(fh)
+        if not handle.held:
+            self._holdings.check_more(fh)
+        data = await waiting.read(handle, off, size, self._clients[fh])
+        self._holdings.note(fh, handle)
+        return data
 
     @request
     async def poll(
@@ -445,15 +467,27 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await waiting.write(self._file(fh), off, bytes(buf))
+        handle = self._file(fh)
+        self._holdings.check_more(fh)
+        try:
+            return await waiting.write(handle, off, bytes(buf))
+        finally:
+            self._holdings.note(fh, handle)
 
     @request
     async def flush(self, fh: int) -> None:
-        await waiting.flushed(self._file(fh))
+        await self._flush(fh)
 
     @request
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await waiting.flushed(self._file(fh))
+        await self._flush(fh)
+
+    async def _flush(self, fh: int) -> None:
+        handle = self._file(fh)
+        try:
+            await waiting.flushed(handle)
+        finally:
+            self._holdings.note(fh, handle)
 
     @request
     async def release(self, fh: int) -> None:

@@ -6,6 +6,7 @@ wrapped by `request`, which has an errno for each.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -41,8 +42,8 @@ Handler = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
 def request(handler: Handler[P, R]) -> Handler[P, R]:
     """Let a handler fail with nothing but an errno.
 
-    OSError keeps its own; anything unforeseen is EIO, with its traceback in the log, and the
-    mount goes on.
+    OSError keeps its own, want of memory is ENOMEM; anything unforeseen is EIO, with its traceback
+    in the log, and the mount goes on.
     """
     name = handler.__name__
 
@@ -55,6 +56,11 @@ def request(handler: Handler[P, R]) -> Handler[P, R]:
             number = error.errno or errno.EIO
             log.debug("%s: %s", Shown(name, args), errno.errorcode.get(number, number))
             raise FUSEError(_answer(number)) from error
+        except MemoryError:
+            # Nor may there be enough to say so. Its frames, and what they hold, are let go.
+            with contextlib.suppress(MemoryError):
+                log.warning("%s: there is not enough memory", Shown(name, args))
+            raise FUSEError(errno.ENOMEM) from None
         except Exception as error:
             log.exception("%s failed", Shown(name, args))
             raise FUSEError(errno.EIO) from error

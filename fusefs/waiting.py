@@ -35,13 +35,16 @@ class Notified(Protocol):
         """Have them poll again. Raises OSError."""
 
 
-async def begun(handle: Handle) -> None:
-    """Have an open file make what tells its size, if that is soon done."""
+async def begun(handle: Handle, check: Callable[[Handle], None]) -> None:
+    """Have an open file make what tells its size, if that is soon done. `check` is called whenever
+    others have had a turn, and at the end; it may raise OSError."""
     deadline = trio.current_time() + PATIENCE
     for _ in handle.begin():
         await trio.lowlevel.checkpoint()
+        check(handle)
         if trio.current_time() >= deadline:
             return
+    check(handle)
 
 
 async def read(handle: Handle, offset: int, size: int, client: int) -> bytes:

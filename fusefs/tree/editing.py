@@ -73,6 +73,10 @@ class Editing(Handle):
             self.truncate(0)
 
     @property
+    def held(self) -> int:
+        return len(self._contents) + len(self._text)
+
+    @property
     def makes(self) -> bool:
         return bool(self._opening.flags & os.O_CREAT)
 

@@ -258,6 +258,10 @@ class Reading(Handle):
         self._contents = contents
         self._untouched = True
 
+    @property
+    def held(self) -> int:
+        return len(self._contents)
+
     def read(self, offset: int, size: int) -> bytes | None:
         if offset == 0:
             if not self._untouched:

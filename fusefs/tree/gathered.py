@@ -35,6 +35,11 @@ class Gathered:
         size = len(self._keys) + len(self._values)
         return self.count >= _TOGETHER or size >= _TOGETHER_BYTES
 
+    @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        return len(self._keys) + len(self._values) + len(self._kept)
+
     def key(self, number: int) -> bytes:
         """One of the keys."""
         size = self._view.key_size

@@ -68,8 +68,14 @@ class Loading(Streaming):
         self._line = 0  # the number of the last line that was read
         self._gathered: deque[Gathered] = deque()
         self._count = 0  # of what was gathered
+        self._size = 0  # of all that but the last, in bytes
         self._refused = False
         self._complained = False  # whether the log has it that the last line is incomplete
+
+    @property
+    def held(self) -> int:
+        last = self._gathered[-1].size if self._gathered else 0
+        return super().held + len(self._rest) + self._size + last
 
     def begin(self) -> Iterator[None]:
         return iter(())  # it is open to be written
@@ -161,7 +167,10 @@ class Loading(Streaming):
         self._add(1, entry.key, entry.value, kept)
 
     def _add(self, count: int, keys: bytes, values: bytes, kept: bytes) -> None:
-        if not self._gathered or self._gathered[-1].full:
+        if not self._gathered:
+            self._gathered.append(Gathered(self._file.view))
+        elif (last := self._gathered[-1]).full:
+            self._size += last.size
             self._gathered.append(Gathered(self._file.view))
         self._gathered[-1].add(count, keys, values, kept)
         self._count += count
@@ -174,6 +183,7 @@ class Loading(Streaming):
         while self._gathered:
             some = self._gathered.popleft()
             self._count -= some.count
+            self._size -= some.size if self._gathered else 0
             try:
                 some.set(self._map)
             except Stopped as stopped:

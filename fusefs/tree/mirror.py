@@ -119,16 +119,14 @@ class Mirror(Directory):
         return self._made(name, self.directory.unlink, caller)
 
     def _made(self, name: str, undo: Callable[[str], None], caller: Caller) -> Node:
-        """What was made, and can be told of. What cannot is not to be there: for want of
-        descriptors, as it may be, who asked for it gets an error."""
+        """What was made. If it cannot be told of, for want of descriptors, as it may be, who asked
+        for it gets an error; so it is not to be there."""
         try:
-            node = self.lookup(name)
-            node.attributes()
+            return self.lookup(name)
         except BaseException:
             with acting_as(caller), contextlib.suppress(OSError):
                 undo(name)
             raise
-        return node
 
     def unlink(self, name: str, caller: Caller) -> None:
         if stat.S_ISREG(self._mode(name)):

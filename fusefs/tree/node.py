@@ -132,6 +132,12 @@ class Handle:
         return True
 
     @property
+    def held(self) -> int:
+        """How many bytes it keeps in memory, for as long as it is open or until they are committed;
+        a few are not counted."""
+        return 0
+
+    @property
     def makes(self) -> bool:
         """Whether the file is not there before a value is written here."""
         return False

@@ -107,6 +107,10 @@ class OpenTestRun(Handle):
         self._text: bytes | None = None  # None until it is read
 
     @property
+    def held(self) -> int:
+        return len(self._request) + len(self._text or b"")
+
+    @property
     def awaited(self) -> int | None:
         return self._own.ended if self._own else self._watched
 
