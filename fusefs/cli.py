@@ -127,3 +127,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_answer(mountpoint)
     except MountError as error:
         _fail(1, str(error))
+    except OSError as error:  # of this process' own: it has no more descriptors, or cannot fork
+        _fail(1, f"{mountpoint}: {error.strerror}")

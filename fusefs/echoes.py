@@ -238,11 +238,7 @@ class Echoes:
         assert self._device is not None
         is_new = self._process is None
         if self._process is None:
-            self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", echoing.__name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
+            self._process = await _started([sys.executable, "-P", "-m", echoing.__name__])
             self._ours.add(self._process.pid)
         assert self._process.stdin and self._process.stdout
         began = trio.current_time()
@@ -271,3 +267,13 @@ class Echoes:
 
 def _late() -> OSError:
     return refusal(errno.ECANCELED, "nobody waits for this echo any more")
+
+
+async def _started(command: list[str]) -> trio.Process:
+    """A process, with pipes to it and from it. Raises OSError."""
+    try:
+        return await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    except RuntimeError as error:  # trio starts it from a thread, and there can be no other
+        raise OSError(errno.EAGAIN, str(error)) from error

@@ -39,7 +39,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Failing,
     with (
         mounted_bpffs() as bpffs,
         stage(bpffs, 2000) as made,
-        mounted(bpffs, command=command) as mount,
+        mounted(bpffs, command=command, complains=True) as mount,
     ):
         yield Failing(made, mount, plan), mount
 
