@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
+import sys
 from logging.handlers import SysLogHandler
 
 _SYSLOG = "/dev/log"
@@ -26,7 +29,7 @@ def begin(name: str, *, foreground: bool, debug: bool) -> None:
     if not foreground:
         handler, formatter = _syslog(), logging.Formatter(f"{name}[%(process)d]: %(message)s")
     else:
-        handler = logging.StreamHandler()
+        handler = _StandardError() if sys.stderr else logging.NullHandler()
         formatter = logging.Formatter(f"{name}[%(process)d]: %(levelname)s: %(message)s")
         if is_journal():  # which adds the name and the number itself
             formatter = _JournalFormatter("%(message)s")
@@ -49,6 +52,35 @@ def for_journal(text: str, level: int) -> str:
     """The text as the journal is to get it: each line is a message there, and tells its level."""
     prefix = f"<{_PRIORITIES.get(level, SysLogHandler.LOG_INFO)}>"
     return "\n".join(prefix + line for line in text.split("\n"))
+
+
+class _StandardError(logging.Handler):
+    """Standard error, for as much as can be written without waiting: whoever reads it may have
+    stopped (a pager, a terminal after Ctrl-S), and all requests would wait with this process. How
+    many messages were lost is said before the next.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+        self._writable = select.poll()
+        self._writable.register(_STDERR, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = f"{self._lost} messages before this one were lost\n" if self._lost else ""
+        self._lost += 1
+        # There may be no place for it, or nobody who reads it any more; or no memory to say so.
+        with contextlib.suppress(OSError, MemoryError):
+            if self._write(f"{told}{self.format(record)}\n"):
+                self._lost = 0
+
+    def _write(self, text: str) -> bool:
+        """Write a text; whether that could be done."""
+        data = text.encode(errors="backslashreplace")
+        while data and self._writable.poll(0):
+            # A pipe that can be written has room for so much (pipe(7)).
+            data = data[os.write(_STDERR, data[: select.PIPE_BUF]) :]
+        return not data
 
 
 class _JournalFormatter(logging.Formatter):
