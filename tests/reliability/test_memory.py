@@ -176,3 +176,31 @@ def test_what_there_is_no_memory_for_is_refused(mounter: Mounter) -> None:
         assert mount.sh("cat large/entries/01000000 | wc -c").stdout == f"{size - 125}\n"
         assert "Traceback" not in mount.log()
         assert ": there is not enough memory\n" in mount.log()
+
+
+def test_a_map_whose_cgroup_has_no_memory_is_full(bpffs: Path, mounter: Mounter) -> None:
+    """A map without room made for it in advance: entries are charged to the cgroup of who made it
+    (bpf_map_kmalloc_node in kernel/bpf/syscall.c)."""
+    size = 1 << 12
+    with limited("memory") as group:
+        group.limit(4 * MEBIBYTE)
+        made = run(
+            [*group.command, "bpftool", "map", "create", bpffs / "poor", "type", "hash",
+             "key", "4", "value", str(size), "entries", "100000", "name", "poor", "flags", "1"]
+        )  # fmt: skip
+        assert made.code == 0, made
+        mount = mounter()
+        lines = b"".join(
+            b'{"key": "%08x", "value": "%s"}\n' % (n, b"11" * size) for n in range(3000)
+        )
+        result = mount.sh("cat > poor/entries.jsonl", lines)
+        assert result.stderr.endswith(": Cannot allocate memory\n")
+        assert ", stopped at key " in mount.error_log("poor")
+        count = int(mount.sh("cat poor/count").stdout)
+        assert 0 < count < 3000
+        text = mount.sh("cat poor/entries.jsonl").stdout
+        assert (
+            text.count(f'"value":"{"11" * size}"') + text.count(f'"value": "{"11" * size}"')
+            == count
+        )
+        assert mount.sh("rm poor/entries/*; cat poor/count").stdout == "0\n"
