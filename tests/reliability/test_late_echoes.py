@@ -82,7 +82,7 @@ def test_the_directories_that_are_watched_are_bounded(
 
     async def look_around() -> None:
         async with trio.open_nursery() as nursery:
-            told = Echoes(str(bpffs), {}.get)
+            told = Echoes(str(bpffs), lambda number: None)
             told.start(nursery)
             before = watches()
             for number in range(50):
