@@ -146,7 +146,16 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
-        return entry_of(self._inode(inode), ctx=ctx)
+        try:
+            return entry_of(self._inode(inode), ctx=ctx)
+        except OSError as error:
+            self._check_repeated(error, inode, ctx)
+            raise
+
+    def _check_repeated(self, error: OSError, inode: int, ctx: RequestContext) -> None:
+        """Raise FileNotFoundError when the kernel would not repeat once more what is gone."""
+        if error.errno == errno.ESTALE and self._repeats.gone(ctx.pid, inode):
+            raise refusal(errno.ENOENT) from error
 
     @request
     async def setattr(
@@ -394,15 +403,10 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        repeated = self._repeats.repeated(ctx.pid, inode)
         try:
             return await self._opened_file(inode, flags, ctx)
         except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-            if repeated:
-                raise refusal(errno.ENOENT) from error
-            self._repeats.gone(ctx.pid, inode)
+            self._check_repeated(error, inode, ctx)
             raise
 
     async def _opened_file(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:

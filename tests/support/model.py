@@ -209,6 +209,9 @@ class Twins:
         if kind.fixed:
             zero = self._values.merged({}, None)
             self._model = {key: zero for key in kind.keys if not kind.past_end(key)}
+        for number, key in enumerate(kind.keys[:2]):
+            self._model[key] = self._values.merged({"first": number, "second": -number}, None)
+            bpf_map.update(kind.raw(key), self._values.raw(self._model[key]))
 
     def do(self, name: str, *arguments: Any) -> None:
         """One of the operations below."""

@@ -42,6 +42,9 @@ class SlotTwins:
                 kind, key_size=4, value_size=4, max_entries=_MAX_ENTRIES, inner=self._inner[0]
             )
         )
+        for number, key in enumerate(self.keys[:2]):
+            self._map.update(u32(int(key)), u32(self._inner[number].fd))
+            self._model[key] = number
         for pinned, bpf_map in zip(self._names, [self._map, *self._inner], strict=True):
             mount.pin(pinned, bpf_map)
         if not self._indexed:

@@ -1,4 +1,4 @@
-"""Opens that the kernel repeats, and which are told apart from others."""
+"""Requests that the kernel repeats, and which are told apart from others."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from fusefs.repeats import Repeats
 THREAD, OTHER = 10, 11
 
 
-def test_what_is_found_again_and_gone_again_was_repeated() -> None:
+def test_what_was_found_again_and_is_gone_again_was_repeated() -> None:
     repeats = Repeats()
-    assert not repeats.repeated(THREAD, 5)
-    repeats.gone(THREAD, 5)
-    repeats.found(4)  # a directory on the way
-    repeats.found(5)
-    assert repeats.repeated(THREAD, 5)
-    assert not repeats.repeated(THREAD, 5)
+    for _ in range(3):
+        assert not repeats.gone(THREAD, 5)
+        repeats.found(4)  # a directory on the way
+        repeats.found(5)
+        assert repeats.gone(THREAD, 5)
 
 
 def test_what_was_not_found_again_or_is_another_was_not() -> None:
-    repeats = Repeats()
-    for found, opened in ((None, 5), (6, 6), (5, 6), (6, 5)):
-        repeats.gone(THREAD, 5)
+    for found, again in ((None, 5), (6, 6), (5, 6), (6, 5)):
+        repeats = Repeats()
+        assert not repeats.gone(THREAD, 5)
         if found:
             repeats.found(found)
-        assert not repeats.repeated(THREAD, opened)
+        assert not repeats.gone(THREAD, again)
 
 
 def test_each_thread_by_itself() -> None:
     repeats = Repeats()
-    repeats.gone(THREAD, 5)
+    assert not repeats.gone(THREAD, 5)
     repeats.found(5)
-    assert not repeats.repeated(OTHER, 5)
-    repeats.gone(OTHER, 5)
-    assert not repeats.repeated(OTHER, 5)
-    assert repeats.repeated(THREAD, 5)
-    assert not repeats.repeated(THREAD, 6)
+    assert not repeats.gone(OTHER, 5)
+    assert repeats.gone(THREAD, 5)
+    assert not repeats.gone(OTHER, 5)
