@@ -10,8 +10,8 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 # What could drive a terminal or disguise a line's contents: control characters (C0, DEL, C1), line
 # and paragraph separators, and the characters that switch the direction of writing (Unicode
-# Standard Annex 9).
-CONTROLS = "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069"
+# Standard Annex 9); and the two that neither YAML nor XML may have.
+CONTROLS = "\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufffe\\uffff"
 _CONTROL = re.compile(f"[{CONTROLS}]")
 
 

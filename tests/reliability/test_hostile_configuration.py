@@ -190,7 +190,7 @@ def test_any_options(span: float, figure: Figure) -> None:
     "option", [b"\x1b[2J", b"a\nb", b"\xff", b"by_id=\x1b[31m", b"x" * 100_000, b"\xe2\x80\xae"]
 )
 def test_the_command_says_it_in_one_line(bpffs: Path, place: Path, option: bytes) -> None:
-    command = [*(os.fsencode(each) for each in (*COMMAND, bpffs, place)), b"-o", option]
+    command: list[str | bytes | Path] = [*COMMAND, bpffs, place, "-o", option]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=60, check=False)
     said = result.stderr.decode()
     assert (result.returncode, result.stdout) == (2, b"")
