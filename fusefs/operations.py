@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import select
-from collections import defaultdict
 from collections.abc import Sequence
 
 import pyfuse3
@@ -20,9 +19,9 @@ from fusefs.bpf.bpffs import RenameFlags
 from fusefs.bpf.credentials import Caller
 from fusefs.created import Created
 from fusefs.echoes import Echoes
-from fusefs.holdings import Holdings
 from fusefs.inodes import Inode, InodeTable
 from fusefs.listing import Listing
+from fusefs.opened import Opened, OpenFile
 from fusefs.plain_entries import plain_entry
 from fusefs.repeats import Repeats
 from fusefs.replies import DirectoryReply, entry_of
@@ -59,16 +58,11 @@ class Operations(pyfuse3.Operations):
         self._polls: waiting.Polls  # since `start`
         self._inodes = InodeTable(root)
         self._echoes = Echoes(mountpoint, self._inodes.node)
-        self._handles: dict[int, Handle | Listing] = {}
-        self._opened: dict[int, Inode] = {}  # by file handle
-        self._clients: dict[int, int] = {}  # the tasks that opened those
-        self._holdings = Holdings()
+        self._opened = Opened()
+        self._holdings = self._opened.holdings
         self._created = Created()
         self._repeats = Repeats()
-        self._next_handle = 1
         self._plain = plain_entry()
-        # Those that watch what is looked up, by the directory.
-        self._listings: defaultdict[int, list[Listing]] = defaultdict(list)
 
     def start(self, nursery: trio.Nursery) -> None:
         """What waits for something that no request waits for does it in `nursery`. Called before
@@ -109,7 +103,7 @@ class Operations(pyfuse3.Operations):
         (parent, caller), child = self._directory(parent_inode, ctx, os.X_OK), os.fsdecode(name)
         if (before := self._echoes.lookup(ctx.pid, parent_inode, child)) is not None:
             return self._referred(before, ctx)
-        for listing in self._listings.get(parent_inode, ()):
+        for listing in self._opened.listings_of(parent_inode):
             listing.looked_up(child)
         try:
             entry = self._looked_up(parent, child, caller, ctx)
@@ -303,7 +297,7 @@ class Operations(pyfuse3.Operations):
 
     def _removed(self, directory: int) -> None:
         """A name in a directory is there no more."""
-        for listing in self._listings.get(directory, ()):
+        for listing in self._opened.listings_of(directory):
             listing.expire()
 
     @request
@@ -313,18 +307,11 @@ class Operations(pyfuse3.Operations):
         directory.enter()
         if isinstance(directory, Mirror):
             self._echoes.watch(inode, directory)
-        listing = Listing(directory, inode, caller, ctx.pid)
-        self._listings[inode].append(listing)
-        return self._keep(listing, caller)
-
-    def _listing(self, fh: int) -> Listing:
-        listing = self._handles[fh]
-        assert isinstance(listing, Listing)  # the kernel lists only what opendir gave
-        return listing
+        return self._opened.add_listing(Listing(directory, inode, caller, ctx.pid), caller)
 
     @request
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        listing = self._listing(fh)
+        listing = self._opened.listing(fh)
         await listing.seek(start_id)
         self.root.turn()
         listing.begin()
@@ -342,27 +329,12 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def releasedir(self, fh: int) -> None:
-        listing = self._listing(fh)
-        del self._handles[fh]
-        self._holdings.end(fh)
-        watching = self._listings[listing.number]
-        watching.remove(listing)
-        if not watching:
-            del self._listings[listing.number]
+        self._opened.end_listing(fh)
 
     # Files
 
-    def _keep(self, handle: Handle | Listing, caller: Caller) -> int:
-        number = self._next_handle
-        self._next_handle += 1
-        self._handles[number] = handle
-        self._holdings.begin(number, caller)
-        return number
-
     def _file(self, fh: int) -> Handle:
-        handle = self._handles[fh]
-        assert isinstance(handle, Handle)  # the kernel reads and writes only what open gave
-        return handle
+        return self._opened.file(fh).handle
 
     def _open(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
         """Open the file of an inode; the file handle."""
@@ -372,10 +344,7 @@ class Operations(pyfuse3.Operations):
         self._holdings.check_open(caller)
         handle = inode.node.open(flags, caller)
         inode.opened()
-        fh = self._keep(handle, caller)
-        self._opened[fh], self._clients[fh] = inode, ctx.pid
-        self._holdings.note(fh, handle)
-        return fh
+        return self._opened.add_file(OpenFile(handle, inode, ctx.pid), caller)
 
     def _open_created(self, inode: Inode, flags: int, ctx: RequestContext) -> int:
         """The same for one that somebody else may have created, and has not made yet. It is not
@@ -393,13 +362,11 @@ class Operations(pyfuse3.Operations):
             raise
 
     def _close(self, fh: int) -> None:
-        handle = self._file(fh)
-        del self._handles[fh], self._clients[fh]
-        self._holdings.end(fh)
-        self._opened.pop(fh).closed()
+        file = self._opened.end_file(fh)
+        file.inode.closed()
         self._created.end(fh)
         self._polls.end(fh)
-        handle.close()
+        file.handle.close()
 
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
@@ -449,11 +416,11 @@ class Operations(pyfuse3.Operations):
 
     @request
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        handle = self._file(fh)
-        if not handle.held:
+        file = self._opened.file(fh)
+        if not file.handle.held:
             self._holdings.check_more(fh)
-        data = await waiting.read(handle, off, size, self._clients[fh])
-        self._holdings.note(fh, handle)
+        data = await waiting.read(file.handle, off, size, file.client)
+        self._holdings.note(fh, file.handle)
         return data
 
     @request
