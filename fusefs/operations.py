@@ -148,7 +148,8 @@ class Operations(pyfuse3.Operations):
 
     def _check_repeated(self, error: OSError, inode: int, ctx: RequestContext) -> None:
         """Raise FileNotFoundError when the kernel would not repeat once more what is gone."""
-        if error.errno == errno.ESTALE and self._repeats.gone(ctx.pid, inode):
+        gone = error.errno == errno.ESTALE and not self._inode(inode).renamed
+        if gone and self._repeats.gone(ctx.pid, inode):
             raise refusal(errno.ENOENT) from error
 
     @request
@@ -371,10 +372,12 @@ class Operations(pyfuse3.Operations):
     @request
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         try:
-            return await self._opened_file(inode, flags, ctx)
+            opened = await self._opened_file(inode, flags, ctx)
         except OSError as error:
             self._check_repeated(error, inode, ctx)
             raise
+        self._repeats.opened(ctx.pid)
+        return opened
 
     async def _opened_file(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         known = self._inode(inode)

@@ -8,10 +8,14 @@ looked up, and gone whenever it is opened: then the answer is that there is none
 
 from __future__ import annotations
 
+import time
+
 from fusefs.tree.recent import Recent
 
-# So many threads, and inodes, are remembered.
+# So many threads, and inodes, are remembered; and for so many seconds, as the kernel repeats a
+# request at once. What is opened later may be gone because something else has its name.
 _MOST = 256
+_AT_ONCE = 1
 
 
 class Repeats:
@@ -20,23 +24,26 @@ class Repeats:
     (d_alloc_parallel in fs/dcache.c)."""
 
     def __init__(self) -> None:
-        self._gone: Recent[int, tuple[int, int]] = Recent(_MOST)  # by threads: what, and when
-        self._found: Recent[int, int] = Recent(_MOST)  # by inodes: when, 0 for never
-        self._now = 0
+        self._gone: Recent[int, tuple[int, float]] = Recent(_MOST)  # by threads: what, and when
+        self._found: Recent[int, float] = Recent(_MOST)  # by inodes: when, 0 for never
 
     def gone(self, thread: int, inode: int) -> bool:
         """A thread meets something that is gone. Whether it has before, and it was found again
         since."""
-        met, when = self._gone.pop(thread, (0, 0))
-        if met == inode and self._found.get(inode, 0) > when:
+        met, when = self._gone.pop(thread, (0, 0.0))
+        now = time.monotonic()
+        if met == inode and self._found.get(inode, 0) > when > now - _AT_ONCE:
             return True
-        self._now += 1
-        self._gone[thread] = inode, self._now
+        self._gone[thread] = inode, now
         self._found[inode] = self._found.get(inode, 0)
         return False
+
+    def opened(self, thread: int) -> None:
+        """A thread has opened something."""
+        if self._gone:
+            self._gone.pop(thread, None)
 
     def found(self, inode: int) -> None:
         """Somebody has looked it up."""
         if inode in self._found:
-            self._now += 1
-            self._found[inode] = self._now
+            self._found[inode] = time.monotonic()

@@ -325,3 +325,18 @@ def test_a_new_entry_by_the_old_name_of_another(mounted: Mount, kind: MapType) -
         u32(2): value_of(sample, 102),
         **{u32(number): value_of(sample, 2 * number) for number in range(10, 20)},
     }
+
+
+def test_a_renamed_entry_that_had_been_gone_before(mounted: Mount) -> None:
+    sample = filled(mounted, MapType.HASH)
+    entries = mounted.path / "sample/entries"
+    for number in range(10, 20):
+        os.stat(entries / "1")
+        sample.delete(u32(1))
+        with pytest.raises(FileNotFoundError):  # the kernel takes it for there, and asks twice
+            (entries / "1").read_text()
+        (entries / "1").write_text("5\n")
+        os.stat(entries / "1")
+        os.rename(entries / "1", entries / str(number))
+        assert (entries / str(number)).read_text() == "5\n"
+        (entries / "1").write_text("6\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -107,6 +108,14 @@ def _is_gone(kind: type[Object], number: int) -> bool:
     return not exists(kind, number)
 
 
+def _has_ended(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def readers(mount: Mount) -> Iterator[None]:
     """Some who read all that there is, all the time."""
@@ -127,9 +136,9 @@ def readers(mount: Mount) -> Iterator[None]:
         assert all(process.poll() is None for process in processes)
     finally:
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            eventually("its children have ended", partial(_has_ended, process.pid), 20)
 
 
 def use(path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from fusefs.repeats import Repeats
 
 THREAD, OTHER = 10, 11
@@ -23,6 +27,18 @@ def test_what_was_not_found_again_or_is_another_was_not() -> None:
         if found:
             repeats.found(found)
         assert not repeats.gone(THREAD, again)
+
+
+def test_what_was_opened_since_or_long_ago_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    repeats = Repeats()
+    assert not repeats.gone(THREAD, 5)
+    repeats.found(5)
+    repeats.opened(THREAD)
+    assert not repeats.gone(THREAD, 5)
+    repeats.found(5)
+    later = time.monotonic() + 2
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert not repeats.gone(THREAD, 5)
 
 
 def test_each_thread_by_itself() -> None:
