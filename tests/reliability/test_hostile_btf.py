@@ -87,7 +87,7 @@ def blobs(draw: st.DrawFn) -> bytes:
     return changed(maker.types.build(), draw(changes))
 
 
-@pytest.mark.soak(short=3)
+@pytest.mark.soak(short=2)
 def test_types_of_which_words_were_changed(span: float, figure: Figure) -> None:
     codecs = longest = 0.0
 
@@ -173,7 +173,7 @@ def look_around(directory: Path) -> None:
     lines.write_bytes(lines.read_bytes())
 
 
-@pytest.mark.soak(short=8)
+@pytest.mark.soak(short=3)
 def test_a_mount_of_maps_with_such_types(
     mounted: Mount, sample: Map, span: float, figure: Figure
 ) -> None:

@@ -213,7 +213,7 @@ def everything(mount: Mount, *hidden: str) -> list[Path]:
     return [mount.path, *sorted(mount.path.rglob("*")), *(mount.path / name for name in hidden)]
 
 
-@pytest.mark.soak(short=4, share=3)
+@pytest.mark.soak(short=3, share=3)
 def test_anything_is_answered(shared: SharedMount, span: float, figure: Figure) -> None:
     seed = random.randrange(1 << 32)
     print("seed", seed)  # shown when it fails
