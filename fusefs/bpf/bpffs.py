@@ -15,11 +15,12 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from fusefs.bpf import libc, syscall
+from fusefs.bpf.held import Held
 from fusefs.bpf.object import Object
 from fusefs.bpf.syscall import Command
 
@@ -83,6 +84,9 @@ class Listed:
     stat: os.stat_result | None
 
 
+# What says of a name that the directory is not there: it is gone, or something else is there, or on
+# it; of a whole path also that it is too long.
+_ELSEWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG})
 _RDONLY = 1 << 3  # BPF_F_RDONLY, linux/bpf.h
 # A name is opened without opening what it is: no side effect, no permission needed, and a
 # symbolic link is not followed.
@@ -117,7 +121,7 @@ class Named:
 
     def status(self) -> os.stat_result:
         """Its attributes."""
-        return os.fstat(self._fd)
+        return os.fstat(self.fd)
 
     def chmod(self, mode: int) -> None:
         """Set permission bits."""
@@ -135,33 +139,86 @@ class Named:
 
     def readlink(self) -> str:
         """The text of a symbolic link."""
-        return os.readlink("", dir_fd=self._fd)
+        return os.readlink("", dir_fd=self.fd)
 
     def open(
         self, make: Callable[[int], Object] | None = None, *, only_reads: bool = False
     ) -> Object:
         """The object of a pin; see `Directory.open_pin`."""
-        return _get(self._fd, make or _typed, _RDONLY if only_reads else 0)
+        return _get(self.fd, make or _typed, _RDONLY if only_reads else 0)
 
     @property
     def _itself(self) -> str:
-        return f"/proc/self/fd/{self._fd}"
+        return f"/proc/self/fd/{self.fd}"
 
 
 class Directory(Named):
-    """An open bpffs directory."""
+    """A bpffs directory. `depth` is how many names lead to it from the directory that was opened by
+    a path.
+
+    Below that, its descriptor may be closed by `trim`, and is opened again when it is needed, by
+    its name. Should it have been moved by then, it cannot be reached any more: ESTALE.
+    """
 
     def __init__(self, path: str, parent: Directory | None = None) -> None:
         """Open `path`, or the directory named so in `parent`, which is not followed if it is a
         symbolic link. What is mounted in a bpffs is not part of it: EXDEV."""
         super().__init__(-1)
+        self.place = (parent, path) if parent else None
+        self._is_top = parent is None
+        self._held: Held = parent._held if parent else Held()
+        self.depth: int = parent.depth + 1 if parent else 0
         if parent is None:
             self._fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         else:
-            self._fd = _open_name(parent._fd, path, os.O_DIRECTORY)
+            self._hold(_open_name(parent.fd, path, os.O_DIRECTORY))
         self.inode = os.fstat(self._fd).st_ino
-        self.place = (parent, path) if parent else None
-        self._is_top = parent is None
+
+    def __del__(self) -> None:
+        self.let_go()
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            self._open_again()
+        return self._fd
+
+    def _hold(self, fd: int) -> None:
+        self._fd = fd
+        self._held.add(fd, self)
+
+    def let_go(self) -> None:
+        """Close the descriptor."""
+        if self._fd >= 0:
+            self._held.remove(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def trim(self) -> None:
+        """Close descriptors of directories below this one, if they are too many. To be called where
+        nobody uses one."""
+        self._held.trim()
+
+    def _open_again(self) -> None:
+        closed, directory = [], self
+        while directory._fd < 0:  # no recursion: there may be thousands
+            closed.append(directory)
+            if directory.place is None:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            directory, _ = directory.place
+        for each in reversed(closed):
+            assert each.place
+            parent, name = each.place
+            try:
+                fd = _open_name(parent._fd, name, os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno in _ELSEWHERE:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name) from None
+                raise
+            if os.fstat(fd).st_ino != each.inode:
+                os.close(fd)
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+            each._hold(fd)
 
     def path(self) -> tuple[str, ...] | None:
         """The names that lead to it from the directory that was opened by a path; None while they
@@ -179,20 +236,30 @@ class Directory(Named):
         After that its place is unknown, and no longer looked at: who reached it by a path has to
         look that up again, and who stands in it may stay.
         """
+        way: list[Directory] = []
+        names: list[str] = []
         directory = self
         while directory.place is not None:
-            parent, name = directory.place
-            try:
-                in_place = parent.stat(name).st_ino == directory.inode
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EXDEV):
-                    raise
-                in_place = False
-            if not in_place:
-                directory.place = None
-                return True
-            directory = parent
-        return False
+            way.append(directory)
+            directory, name = directory.place
+            names.append(name)
+        if not way or self._is_at("/".join(reversed(names)), directory):
+            return False
+        return _first_moved(directory, reversed(way))
+
+    def _is_at(self, path: str, above: Directory) -> bool:
+        """Whether a path leads here, through directories alone."""
+        resolve = libc.RESOLVE_NO_XDEV | libc.RESOLVE_NO_SYMLINKS
+        try:
+            fd = libc.openat2(above.fd, path, _O_NAME | os.O_DIRECTORY, resolve)
+        except OSError as error:
+            if error.errno in _ELSEWHERE:
+                return False
+            raise
+        try:
+            return os.fstat(fd).st_ino == self.inode
+        finally:
+            os.close(fd)
 
     def named(self, name: str, inode: int | None = None) -> Named:
         """What has a name, which is not followed.
@@ -200,7 +267,7 @@ class Directory(Named):
         Raises OSError: EXDEV when something else is mounted there, ENOENT when it is not the inode
         `inode`, if that is given: what was put in its place is not what was meant.
         """
-        found = Named(_open_name(self._fd, name))
+        found = Named(_open_name(self.fd, name))
         if inode is not None and found.status().st_ino != inode:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         return found
@@ -208,14 +275,14 @@ class Directory(Named):
     def mark(self, name: str) -> bytes:
         """What is the same as long as the attributes of `name` are, and costs a third of them;
         empty where that is not known, or something is mounted there. That is asked nothing."""
-        return libc.mark(self._fd, name)
+        return libc.mark(self.fd, name)
 
     def stat(self, name: str) -> os.stat_result:
         """The attributes of `name`, which is not followed.
 
         Raises OSError: EXDEV when something else is mounted there.
         """
-        fd = _open_name(self._fd, name)
+        fd = _open_name(self.fd, name)
         try:
             return os.fstat(fd)
         finally:
@@ -223,27 +290,30 @@ class Directory(Named):
 
     def statvfs(self) -> os.statvfs_result:
         """What df(1) asks."""
-        return os.statvfs(self._fd)
+        return os.statvfs(self.fd)
 
     def list(self) -> list[Listed]:
         """The names in it, in the kernel's order, without `.` and `..`."""
         return [*self.each()]
 
     def each(self) -> Iterator[Listed]:
-        """The same, one after the other. It leaves no trace, as a time of access is one, where this
+        """The same, one after the other."""
+        for name in self.names():
+            if listed := self._listed(name):
+                yield listed
+
+    def names(self) -> Sequence[str]:
+        """The names alone. To read them leaves no trace, as a time of access is one, where this
         process may do without."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            fd = os.open(".", flags | os.O_NOATIME, dir_fd=self._fd)
+            fd = os.open(".", flags | os.O_NOATIME, dir_fd=self.fd)
         except PermissionError:  # for who is neither root nor its owner (open(2))
-            fd = os.open(".", flags, dir_fd=self._fd)
+            fd = os.open(".", flags, dir_fd=self.fd)
         try:
-            names = os.listdir(fd)
+            return os.listdir(fd)
         finally:
             os.close(fd)
-        for name in names:
-            if listed := self._listed(name):
-                yield listed
 
     def _listed(self, name: str) -> Listed | None:
         try:
@@ -280,7 +350,7 @@ class Directory(Named):
 
         Raises OSError: EISDIR when it is no pin, EINVAL when it is a link.
         """
-        pin = libc.open_beneath(self._fd, "/".join(names) or ".", os.O_PATH | os.O_CLOEXEC)
+        pin = libc.open_beneath(self.fd, "/".join(names) or ".", os.O_PATH | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(pin).st_mode):
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -290,13 +360,13 @@ class Directory(Named):
 
     def pin(self, name: str, obj: Object) -> None:
         """Pin `obj` as `name`."""
-        _pin(self._fd, name, obj)
+        _pin(self.fd, name, obj)
 
     def pin_below(self, names: Sequence[str], obj: Object) -> None:
         """Pin `obj` where `names` lead to; symbolic links are followed, but not out of this
         directory. All of it is done with the rights that this thread has."""
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        parent = libc.open_beneath(self._fd, "/".join(names[:-1]) or ".", flags)
+        parent = libc.open_beneath(self.fd, "/".join(names[:-1]) or ".", flags)
         try:
             _pin(parent, names[-1], obj)
         finally:
@@ -304,24 +374,48 @@ class Directory(Named):
 
     def mkdir(self, name: str, mode: int) -> None:
         """Make a directory."""
-        os.mkdir(name, mode, dir_fd=self._fd)
+        os.mkdir(name, mode, dir_fd=self.fd)
 
     def symlink(self, name: str, target: str) -> None:
         """Make a symbolic link to `target`, which may be any text."""
-        os.symlink(target, name, dir_fd=self._fd)
+        os.symlink(target, name, dir_fd=self.fd)
 
     def unlink(self, name: str) -> None:
         """Remove a pin or a symbolic link."""
-        os.unlink(name, dir_fd=self._fd)
+        os.unlink(name, dir_fd=self.fd)
 
     def rmdir(self, name: str) -> None:
         """Remove an empty directory."""
-        os.rmdir(name, dir_fd=self._fd)
+        os.rmdir(name, dir_fd=self.fd)
 
     def rename(self, name: str, to: Directory, new_name: str, flags: RenameFlags) -> None:
         """Rename `name` to `new_name` in the directory `to`, as renameat2(2) does."""
         old, new = os.fsencode(name), os.fsencode(new_name)
-        libc.call("renameat2", self._fd, old, to._fd, new, int(flags))
+        libc.call("renameat2", self.fd, old, to.fd, new, int(flags))
+
+
+def _first_moved(directory: Directory, way: Iterable[Directory]) -> bool:
+    """Whether one of those that lead down from `directory` is no longer where it was found; the
+    first such has no place any more."""
+    fd = os.dup(directory.fd)
+    try:
+        for each in way:
+            assert each.place
+            try:
+                below = _open_name(fd, each.place[1], os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno not in _ELSEWHERE:
+                    raise
+                each.place = None
+                return True
+            os.close(fd)
+            fd = below
+            if os.fstat(fd).st_ino != each.inode:
+                each.place = None
+                return True
+        return False
+    finally:
+        os.close(fd)
 
 
 def _pin(directory: int, name: str, obj: Object) -> None:

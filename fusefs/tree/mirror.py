@@ -18,6 +18,10 @@ from fusefs.tree.kept import Kept
 from fusefs.tree.node import Attributes, Change, Directory, File, Node, Symlink, gone, refusal
 from fusefs.tree.subject import PinPlace, change_owner_and_times
 
+# What is in directories deeper than that is not shown: a path is no longer (PATH_MAX). Who goes on
+# from where they stand can make them as deep as they like, and have each request take as long.
+_DEEPEST = 2048
+
 
 class Mirror(Directory):
     """A directory of bpffs. What is done to it is done there, with the caller's rights."""
@@ -55,6 +59,7 @@ class Mirror(Directory):
     def turn(self) -> None:
         """A request begins, or goes on after others had a turn."""
         self._context.moment += 1
+        self.directory.trim()
 
     def renew(self, newer: Node | StandIn) -> None:
         if isinstance(newer, Mirror):
@@ -75,13 +80,15 @@ class Mirror(Directory):
                 raise
             # EPERM is the answer for any name with a dot, but those that the kernel made itself;
             # EXDEV for what is mounted there.
-            if any(listed.name == name for listed in self.directory.list()):
+            if name in self.directory.names():
                 return Sealed(self.directory, name)
             raise refusal(errno.ENOENT) from None
         return self._node(name, status)
 
     def _node(self, name: str, status: os.stat_result) -> Node:
         if stat.S_ISDIR(status.st_mode):
+            if self.directory.depth >= _DEEPEST:
+                return Sealed(self.directory, name)
             try:
                 return Mirror(bpffs.Directory(name, self.directory), self._context)
             except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +100,7 @@ class Mirror(Directory):
         return _opened_up(place)
 
     def children(self) -> Iterator[tuple[str, Node]]:
-        for listed in self.directory.list():
+        for listed in self.directory.each():  # others have turns: there may be millions
             if listed.stat is None:
                 yield listed.name, Sealed(self.directory, listed.name)
                 continue
