@@ -28,6 +28,7 @@ from fusefs.replies import DirectoryReply, entry_of
 from fusefs.requests import Shown, caller_of, check_rights, request
 from fusefs.tree.mirror import Mirror
 from fusefs.tree.node import (
+    Absent,
     Change,
     Directory,
     File,
@@ -109,6 +110,7 @@ class Operations(pyfuse3.Operations):
             entry = self._looked_up(parent, child, caller, ctx)
         except FileNotFoundError:
             if (created := self._created.find(parent_inode, name)) is None:
+                self._repeats.ended(ctx.pid)
                 raise
             entry = self._referred(created.node, ctx)
             entry.entry_timeout = 0
@@ -148,8 +150,7 @@ class Operations(pyfuse3.Operations):
 
     def _check_repeated(self, error: OSError, inode: int, ctx: RequestContext) -> None:
         """Raise FileNotFoundError when the kernel would not repeat once more what is gone."""
-        gone = error.errno == errno.ESTALE and not self._inode(inode).renamed
-        if gone and self._repeats.gone(ctx.pid, inode):
+        if isinstance(error, Absent) and self._repeats.gone(ctx.pid, inode):
             raise refusal(errno.ENOENT) from error
 
     @request
@@ -376,7 +377,7 @@ class Operations(pyfuse3.Operations):
         except OSError as error:
             self._check_repeated(error, inode, ctx)
             raise
-        self._repeats.opened(ctx.pid)
+        self._repeats.ended(ctx.pid)
         return opened
 
     async def _opened_file(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:

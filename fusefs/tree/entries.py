@@ -32,6 +32,7 @@ from fusefs.tree.found_keys import FoundKeys, Piece
 from fusefs.tree.map_types import Traits
 from fusefs.tree.map_view import MapView
 from fusefs.tree.node import (
+    Absent,
     Attributes,
     File,
     Node,
@@ -98,11 +99,11 @@ class Entry(ValueFile, KeyNode):
         return self.text(self.current(obj))
 
     def current(self, obj: Object) -> bytes:
-        """The value now. Raises `gone()`."""
+        """The value now. Raises `Absent`."""
         try:
             return self.look(as_map(obj))
         except FileNotFoundError:
-            raise gone() from None
+            raise Absent from None
 
     def extended(self) -> dict[str, bytes]:
         key = to_text(self.view.key, self.key).rstrip().encode()

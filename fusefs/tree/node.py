@@ -36,6 +36,13 @@ def refusal(number: int, reason: str = "") -> OSError:
     return OSError(number, reason or os.strerror(number))
 
 
+class Absent(OSError):  # noqa: N818 - a child's fate
+    """ESTALE of a child that its directory does not have now; the object that it is of is there."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
 def gone() -> OSError:
     """What stands behind a node is gone or was replaced.
 

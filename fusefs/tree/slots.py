@@ -21,7 +21,7 @@ from fusefs.bpf.object import Object
 from fusefs.bpf.program import Program
 from fusefs.text.errors import Refused
 from fusefs.tree.entries import KeyedMap, KeyNode, existence_of, of_key
-from fusefs.tree.node import Attributes, gone, refusal
+from fusefs.tree.node import Absent, Attributes, refusal
 from fusefs.tree.saving import SetLink
 from fusefs.tree.scratch import ScratchLink, ScratchNode
 from fusefs.tree.sighting import Sighting
@@ -52,7 +52,7 @@ class Slot(SetLink, KeyNode):
             try:
                 return self._table.text(self._table.look(bpf_map, self._key))
             except FileNotFoundError:
-                raise gone() from None
+                raise Absent from None
 
     def attributes(self) -> Attributes:
         status = self._table.subject.status()

@@ -42,8 +42,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def loaded(mounted: Mount, compiled: Path) -> Iterator[Loaded]:
+def loaded(mounter: Mounter, compiled: Path) -> Iterator[Loaded]:
     """The program, and what it does not make by itself."""
+    mounted = mounter()
     made = load(mounted, compiled, "xdp")
     maps = mounted.path / "maps"
     with made.program:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-import pytest
-
 from fusefs.repeats import Repeats
 
 THREAD, OTHER = 10, 11
@@ -29,15 +25,11 @@ def test_what_was_not_found_again_or_is_another_was_not() -> None:
         assert not repeats.gone(THREAD, again)
 
 
-def test_what_was_opened_since_or_long_ago_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_met_before_the_kernel_had_done_was_not() -> None:
     repeats = Repeats()
     assert not repeats.gone(THREAD, 5)
     repeats.found(5)
-    repeats.opened(THREAD)
-    assert not repeats.gone(THREAD, 5)
-    repeats.found(5)
-    later = time.monotonic() + 2
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    repeats.ended(THREAD)
     assert not repeats.gone(THREAD, 5)
 
 
