@@ -84,7 +84,7 @@ def _interface_name(index: int) -> str | None:
 def _interface_index(name: str) -> int | None:
     try:
         return socket.if_nametoindex(name)
-    except OSError:
+    except (OSError, ValueError):  # a NUL in it
         return None
 
 

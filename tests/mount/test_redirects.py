@@ -85,6 +85,7 @@ def test_what_is_no_interface_is_refused(mounted: Mount, kind: MapType) -> None:
     mounted.sh("echo lo > sample/entries/1")
     for text, reason in {
         "nosuch0": "interface: there is no interface 'nosuch0'",
+        "lo\0": "interface: there is no interface 'lo\\x00'",
         "0": "0 would remove the entry",
         "{}": "",
         '{"interface": "lo", "ifindex": 2}': "share their bytes, and are given different ones",

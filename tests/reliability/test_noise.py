@@ -38,6 +38,7 @@ TEXTS = [
     b"value: struct " + b"a" * 60_000 + b"\n", b" " * 65_000 + b":\n", b"../../../x\n", b"+1\n",
     b'{"repeat": 99999999999}\n', b'{"data": "' + b"00" * 9999 + b'"}\n', b"ff" * 14 + b"\n",
     b'{"a":1,"a":2}\n', b"nan\n", b"\\" * 9999 + b"\n", b"," * 9999, b"lo\n", b"10.0.0.0/8\n",
+    b"lo\0\n",
     b"{" + b",".join(b'"f%d": 1' % number for number in range(9999)) + b"}\n",
 ]  # fmt: skip
 OFFSETS = [0, 1, 7, 4095, 1 << 20, (1 << 31) - 1, 1 << 32, 1 << 62, (1 << 63) - 4097, (1 << 63) - 2]
@@ -49,6 +50,7 @@ NAMES = [
     "\u00e9".encode(), "e\u0301".encode(), b"\xff", b"\xed\xa0\x80", b"raw=", b"raw=01000000",
     b"1%#" + b"0" * 32, b"a" * 221 + b"%#" + b"0" * 32, b"a={x=1", b"[" * 200, b"{a=" * 80, b'{"',
     b"10.0.0.0_33", b"10.15.0.0_1_6", b"_8", b"0x1", b"0x", b"1e5", b"true", b"lo", b"1.1", b"self",
+    b"a%00", b"1%00", b"%2Ftmp%00",
     b"\x1b[2J", b"a\nb", b"-rf", b"%2Fsys%2Ffs%2Fcgroup", b"maps", b"error_log", b"info", b"pin",
 ]  # fmt: skip
 FLAGS = [os.O_RDONLY, os.O_RDWR, os.O_PATH, os.O_DIRECT, os.O_RDWR | os.O_APPEND, os.O_DIRECTORY,
