@@ -23,7 +23,7 @@ from fusefs.text.codec import (
 )
 from fusefs.text.columns import Layout
 from fusefs.text.errors import clip, refusal
-from fusefs.text.escaping import escape
+from fusefs.text.escaping import escape_word
 from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Mapping, Node, Sequence
 
@@ -119,7 +119,7 @@ class Composite(Codec):
             cells.extend(inner.at(part.offset))
             if part.name:
                 json.append(f"{_literal(to_json(part.name))}: {inner.json}")
-                bare.append(f"{_literal(escape(part.name))}={inner.bare}")
+                bare.append(f"{_literal(escape_word(part.name))}={inner.bare}")
             else:  # its members are among ours, and so without its braces
                 json.append(inner.json[1:-1])
                 bare.append(inner.bare[1:-1])

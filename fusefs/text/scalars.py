@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from fusefs.text.codec import Codec, Column, Texts, scalar
 from fusefs.text.errors import clip, refusal
-from fusefs.text.escaping import escape
+from fusefs.text.escaping import escape_word
 from fusefs.text.jsontext import to_json
 from fusefs.text.parse import Node
 
@@ -256,7 +256,7 @@ class Enumeration(Number):
             self._values[label] = self._wrapped(value)
             names.setdefault(self._wrapped(value), label)
         self._quoted = {value: to_json(label) for value, label in names.items()}
-        self._bare = {value: escape(label) for value, label in names.items()}
+        self._bare = {value: escape_word(label) for value, label in names.items()}
 
     @property
     def wanted(self) -> str:

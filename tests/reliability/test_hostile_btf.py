@@ -25,7 +25,7 @@ from fusefs.bpf.map import Map, MapType
 from fusefs.text.codec import Codec, unpacked
 from fusefs.text.compile import compile_codec, type_name
 from fusefs.text.declarations import declarations, every_declaration
-from fusefs.text.names import to_name
+from fusefs.text.names import from_name, to_name
 
 # Seconds of one processor, several times what it takes. Before there were bounds it was minutes, or
 # gigabytes.
@@ -236,3 +236,12 @@ def test_a_blob_that_is_too_large_is_not_read() -> None:
     MAKERS["too many types"](types)
     with BtfObject.load(types.build()) as blob, pytest.raises(BtfError, match="more than 2097152"):
         blob.parse()
+
+
+def test_words_that_end_in_white_space_name_keys() -> None:
+    types = BtfBuilder()
+    mode = types.enum("mode", 4, [(" off\u3000", 0), ("on", 1)])
+    made = types.struct("key", 4, [(" field ", mode, 0)])
+    codec = compile_codec(Btf.parse(types.build()), made)
+    for number in (0, 1):
+        assert from_name(codec, to_name(codec, u32(number))) == u32(number)
