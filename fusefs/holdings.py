@@ -17,7 +17,7 @@ from fusefs.tree.node import Handle, refusal
 # So many bytes may the files of root hold, and so many those of all others together; each of these
 # may have a part of that.
 _ROOT, _OTHERS = 1 << 26, 1 << 25
-_SHARES = 2
+_SHARES = 4
 # For so many bytes an open file counts beside what it holds.
 _FILE = 1 << 12
 # The part of the descriptors that files of others than root can have.

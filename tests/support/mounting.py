@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Object)
 
 COMMAND = [str(Path(sys.executable).with_name("bpf-fusefs"))]
 # No test takes so many seconds: a mount that hangs is killed then, and its clients with it.
-longest = 120.0
+longest = 300.0
 _HARMLESS = re.compile(r"bpf-fusefs\[\d+\]: (INFO|DEBUG): ")
 
 
