@@ -110,7 +110,6 @@ class Operations(pyfuse3.Operations):
             entry = self._looked_up(parent, child, caller, ctx)
         except FileNotFoundError:
             if (created := self._created.find(parent_inode, name)) is None:
-                self._repeats.ended(ctx.pid)
                 raise
             entry = self._referred(created.node, ctx)
             entry.entry_timeout = 0
@@ -377,7 +376,7 @@ class Operations(pyfuse3.Operations):
         except OSError as error:
             self._check_repeated(error, inode, ctx)
             raise
-        self._repeats.ended(ctx.pid)
+        self._repeats.opened(ctx.pid)
         return opened
 
     async def _opened_file(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:

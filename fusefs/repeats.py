@@ -15,7 +15,7 @@ _MOST = 256
 
 
 class Repeats:
-    """What threads have met that was gone, by inode numbers, until the kernel has done with that;
+    """What threads have met that was gone, by inode numbers, until they open something;
     and when it was found again, be it by another thread, whose answer the kernel gives to all who
     look for it at the same time (d_alloc_parallel in fs/dcache.c)."""
 
@@ -41,7 +41,8 @@ class Repeats:
             self._now += 1
             self._found[inode] = self._now
 
-    def ended(self, thread: int) -> None:
-        """A thread has opened something, or was told that there is none."""
+    def opened(self, thread: int) -> None:
+        """A thread has opened something. (That it was told of a name that there is none says
+        nothing: the kernel looks twice before it is done with it.)"""
         if self._gone:
             self._gone.pop(thread, None)

@@ -25,11 +25,11 @@ def test_what_was_not_found_again_or_is_another_was_not() -> None:
         assert not repeats.gone(THREAD, again)
 
 
-def test_what_was_met_before_the_kernel_had_done_was_not() -> None:
+def test_what_was_met_before_another_was_opened_was_not() -> None:
     repeats = Repeats()
     assert not repeats.gone(THREAD, 5)
     repeats.found(5)
-    repeats.ended(THREAD)
+    repeats.opened(THREAD)
     assert not repeats.gone(THREAD, 5)
 
 
