@@ -16,7 +16,7 @@ from fusefs.bpf.bpffs import Directory
 from fusefs.tree.context import Context
 from fusefs.tree.mirror import Mirror
 
-_DESCRIPTORS = 300
+_DESCRIPTORS = 200
 
 
 @pytest.fixture

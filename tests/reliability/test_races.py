@@ -84,7 +84,7 @@ def arena(mount: Mount, elsewhere: Path) -> Iterator[Arena]:
         made.clear()
 
 
-@pytest.mark.soak(short=0.5)
+@pytest.mark.soak(short=0.2)
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.name)
 def test_nothing_is_gained(
     arena: Arena, program: Path, race: Race, span: float, figure: Figure
