@@ -12,7 +12,7 @@ import pytest
 from support import failing_calls
 from support.actions import ACTIONS
 from support.failing_calls import Plan
-from support.mounting import Mount, mounted, mounted_bpffs
+from support.mounting import Mount, mounted, mounted_bpffs, temporary_directory
 from support.soaking import Figure, passing
 from support.stage import stage
 from support.trials import Failing, descriptors, no_growth
@@ -31,17 +31,17 @@ TELLING = [errno.EPERM, errno.EINVAL]
 
 
 @pytest.fixture(scope="module")
-def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Failing, Mount]]:
+def failing() -> Iterator[tuple[Failing, Mount]]:
     """A mount whose calls can be made to fail."""
-    path = tmp_path_factory.mktemp("faults") / "plan"
-    plan = Plan(path)
-    command = [sys.executable, "-P", failing_calls.__file__, str(path)]
     with (
+        temporary_directory() as directory,
         mounted_bpffs() as bpffs,
         stage(bpffs, 2000) as made,
-        mounted(bpffs, command=command, complains=True) as mount,
     ):
-        yield Failing(made, mount, plan), mount
+        plan = directory / "plan"
+        command = [sys.executable, "-P", failing_calls.__file__, str(plan)]
+        with mounted(bpffs, command=command, complains=True) as mount:
+            yield Failing(made, mount, Plan(plan)), mount
 
 
 @pytest.mark.soak(short=4, share=3)

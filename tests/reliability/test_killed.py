@@ -81,12 +81,11 @@ def _options(place: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def killing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killing]:
+def killing() -> Iterator[Killing]:
     """The stage, and what happens on it when nobody is killed."""
-    path = tmp_path_factory.mktemp("killing")
-    living, plan = path / "living", path / "plan"
-    command = [sys.executable, "-P", failing_calls.__file__, str(living)]
     with mounted_bpffs() as bpffs, stage(bpffs, 20_000) as made, temporary_directory() as parent:
+        living, plan = parent / "living", parent / "plan"
+        command = [sys.executable, "-P", failing_calls.__file__, str(living)]
         mount = Mount(bpffs, parent, [], command)
         try:
             learned = Failing(made, mount, Plan(living))

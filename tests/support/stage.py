@@ -145,9 +145,15 @@ class Stage:
     def reset(self) -> None:
         """Put back what was there at the start, without the mount."""
         state = self.state()
-        for cell in state.keys() | self.start.keys():
-            if state.get(cell) != self.start.get(cell):
-                self._put(cell, self.start.get(cell))
+        cells = state.keys() | self.start.keys()
+        changed = {cell for cell in cells if state.get(cell) != self.start.get(cell)}
+        names = sorted(str(cell[1]) for cell in changed if cell[0] == "name")
+        for name in reversed(names):  # what is in a directory comes before it
+            self._remove(self.bpffs / name)
+        for name in names:
+            self._put_name(name, self.start.get(("name", name)))
+        for cell in changed:
+            self._put(cell, self.start.get(cell))
         queue = self.maps["queue"]
         with contextlib.suppress(FileNotFoundError):
             while True:
@@ -158,8 +164,8 @@ class Stage:
         match cell:
             case ("link",):
                 self.link.update(self._skb[str(value)])
-            case ("name", str(name)):
-                self._put_name(name, value)
+            case ("name", _):
+                pass  # they are put back in an order
             case ("outer", bytes(key)) if value is not None:
                 self.maps["outer"].update(key, u32(self.maps["inner"].fd))
             case (str(name), bytes(key)) if isinstance(value, bytes):
@@ -167,10 +173,12 @@ class Stage:
             case (str(name), bytes(key)):
                 self.maps[name].delete(key)
 
-    def _put_name(self, name: str, value: Hashable) -> None:
-        path = self.bpffs / name
+    def _remove(self, path: Path) -> None:
         if os.path.lexists(path):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def _put_name(self, name: str, value: Hashable) -> None:
+        path = self.bpffs / name
         if value is None:
             return
         if name == "directory":
