@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.arena import Arena, compile_swapping, swapping
 from support.intruding import Tally, intrude, work
-from support.mounting import Mount, mounted, mounted_bpffs
+from support.mounting import Mount, mounted, mounted_bpffs, temporary_directory
 from support.people import ROOT, STRANGER, THE_STRANGER, Person
 from support.soaking import Figure
 from support.watching import watching
@@ -64,13 +64,10 @@ def elsewhere() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program() -> Iterator[Path]:
     """What swaps."""
-    directory = tmp_path_factory.mktemp("swapping")
-    for part in (directory, *directory.parents):
-        if part.owner() == "root" and len(part.parts) > 2:
-            part.chmod(0o755)
-    return compile_swapping(directory)
+    with temporary_directory() as directory:
+        yield compile_swapping(directory)
 
 
 @pytest.fixture
