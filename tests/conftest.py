@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 from _pytest.terminal import TerminalReporter
 from support import soaking
@@ -34,8 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A marker of ours."""
+    """A marker of ours. And no property fails for its time, or for that of making its examples:
+    tests run side by side, and how long one takes hangs on the others."""
     config.addinivalue_line("markers", soaking.MARKER)
+    hypothesis.settings.register_profile(
+        "beside", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("beside")
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ CALLED: dict[str, tuple[object, str]] = {
     "rmdir": (fusefs.tree.mirror.Mirror, "rmdir"),
     "rename": (fusefs.tree.mirror.Mirror, "rename"),
     "opendir": (fusefs.tree.mirror.Mirror, "enter"),
-    "readdir": (fusefs.bpf.bpffs.Directory, "list"),
+    "readdir": (fusefs.bpf.bpffs.Directory, "names"),
     "open": (fusefs.tree.entries.Entry, "open"),
     "create": (fusefs.tree.entries_directory.Entries, "create"),
     "read": (fusefs.tree.files.Reading, "read"),

@@ -24,6 +24,8 @@ OTHERS = sorted(
     for path in PROGRAMS.glob("*.bpf.c")
     if path.name != "isa.bpf.c" and '#include "' not in path.read_text()
 )
+# They use what an atomic addition gives, which came with v3.
+FETCHING = {"load"}
 
 # Values for the fields of instructions.
 NUMBERS = [0, 1, -1, 7, 16, 255, -256, 0x12345678, (1 << 31) - 1, -(1 << 31)]
@@ -170,8 +172,14 @@ def test_compiled_for_every_cpu(cpu: str, tmp_path: Path) -> None:
         assert unknown <= same * 0.05
 
 
-@pytest.mark.parametrize("cpu", ["v1", "v3", "v4"])
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    ("name", "cpu"),
+    [
+        (name, cpu)
+        for name, cpu in itertools.product(OTHERS, ["v1", "v3", "v4"])
+        if not (cpu == "v1" and name in FETCHING)
+    ],
+)
 def test_compiled_programs(name: str, cpu: str, tmp_path: Path) -> None:
     same, unknown = compare(compiled(name, tmp_path, f"-mcpu={cpu}", "-O2"))
     assert unknown <= (same + unknown) * 0.05
