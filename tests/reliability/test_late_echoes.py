@@ -4,11 +4,14 @@ however late it comes. And it takes no more than its share of what the kernel ha
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import signal
 import sys
+import termios
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +44,14 @@ cli.main()
 """
 
 
+def _unread(pid: int) -> int:
+    """How many bytes of its input a process has not read."""
+    count = array("i", [0])
+    with open(f"/proc/{pid}/fd/0", "rb", buffering=0) as pipe:
+        fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
+
+
 def test_what_is_not_awaited_any_more_does_nothing(mounter: Callable[..., Mount]) -> None:
     """What was removed is there again by then."""
     mount = mounter("-d", command=[sys.executable, "-c", _IMPATIENT], complains=True)
@@ -54,7 +65,8 @@ def test_what_is_not_awaited_any_more_does_nothing(mounter: Callable[..., Mount]
         try:
             for name in names:
                 (mount.source / name).unlink()
-            time.sleep(echoes._GATHERED + 1.5)
+            eventually("it was told", lambda: _unread(telling), 20)
+            time.sleep(1.2)  # and was given up
             for name in names:
                 pin(mount.source / name, made)
         finally:
