@@ -61,6 +61,7 @@ def test_what_is_not_awaited_any_more_does_nothing(mounter: Callable[..., Mount]
             pin(mount.source / name, made)
         watcher.told(len(names))
         telling = echoing(mount)
+        time.sleep(0.5)  # it answers, and waits for more
         os.kill(telling, signal.SIGSTOP)
         try:
             for name in names:
@@ -73,6 +74,8 @@ def test_what_is_not_awaited_any_more_does_nothing(mounter: Callable[..., Mount]
             os.kill(telling, signal.SIGCONT)
         late = re.compile(rf"rmdir\(.* by pid {telling} ")
         eventually("it asks all the same", lambda: late.search(mount.log()), 20)
+        ended = Path(f"/proc/{telling}")
+        eventually("it has come to its end", lambda: not ended.exists(), 20)
         assert {*names} <= {*os.listdir(mount.source)}
 
 
