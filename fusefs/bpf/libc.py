@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -63,6 +64,8 @@ RESOLVE_NO_XDEV = 1
 _RESOLVE_NO_MAGICLINKS = 2
 RESOLVE_NO_SYMLINKS = 4
 _RESOLVE_BENEATH = 8
+# So often a path is tried that is looked up while something is renamed, see EAGAIN in openat2(2).
+_ATTEMPTS = 32
 
 
 def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
@@ -89,6 +92,10 @@ def open_beneath(fd: int, path: str, flags: int) -> int:
     """A descriptor of `path`, which must lead neither out of the directory `fd` nor into another
     file system. Raises OSError: EXDEV when it does."""
     resolve = _RESOLVE_BENEATH | RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS
+    for _ in range(_ATTEMPTS - 1):
+        # With `..` on the way the kernel is not sure when anything was renamed meanwhile, anywhere.
+        with contextlib.suppress(BlockingIOError):
+            return openat2(fd, path, flags, resolve)
     return openat2(fd, path, flags, resolve)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -273,3 +274,21 @@ def test_a_directory_that_is_restored_is_the_one_that_was_made(
     with make_map() as made, pytest.raises(Failed, match="in its place"):
         places.pin(Copied(copy / "new/pin", ("new", "pin")), made)
     assert before in [_attributes(path) for path in home.iterdir()]
+
+
+def test_a_path_is_tried_again_when_something_was_renamed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = libc.openat2, []
+
+    def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
+        if len(refused) < 5:
+            refused.append(path)
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real(fd, path, flags, resolve)
+
+    monkeypatch.setattr(libc, "openat2", openat2)
+    with Directory(str(home)).open_path(["mine"]) as found:
+        assert isinstance(found, Map)
+        assert dump(found) == {u32(1): u64(1)}
+    assert len(refused) == 5
