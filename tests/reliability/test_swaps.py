@@ -279,7 +279,8 @@ def test_a_directory_that_is_restored_is_the_one_that_was_made(
 def test_a_path_is_tried_again_when_something_was_renamed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, refused = libc.openat2, []
+    real = libc.openat2
+    refused: list[str] = []
 
     def openat2(fd: int, path: str, flags: int, resolve: int) -> int:
         if len(refused) < 5:

@@ -42,7 +42,8 @@ class Tally:
 # What may be said of names that are other things by now, and of what is not for the user.
 _ORDINARY = {
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EXDEV,
-    errno.EAGAIN, errno.ELOOP, errno.ESTALE, errno.ENOTEMPTY, errno.EINVAL, errno.EBUSY, errno.EOPNOTSUPP,
+    errno.EAGAIN, errno.ELOOP, errno.ESTALE, errno.ENOTEMPTY, errno.EINVAL, errno.EBUSY,
+    errno.EOPNOTSUPP,
 }  # fmt: skip
 Operation = Callable[[], object]
 
