@@ -166,7 +166,9 @@ class Echoes:
         finally:
             self._device = None
             self._watches.clear()
-            inotify.close()
+            # The descriptor stays until the process ends: to close it waits for the kernel's other
+            # work, for seconds on a busy machine (fsnotify_destroy_group in fs/notify/group.c), and
+            # those who use the mount until it ends would wait as well.
             await self._end()
 
     def _changes(self, inotify: INotify) -> list[Change]:
