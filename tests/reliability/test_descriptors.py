@@ -56,7 +56,7 @@ def trials() -> Iterator[tuple[Trials, Mount]]:
         yield Trials(made, mount), mount
 
 
-@pytest.mark.soak(short=4, share=2)
+@pytest.mark.soak(short=2, share=2)
 def test_without_descriptors_nothing_is_half_done(
     trials: tuple[Trials, Mount], span: float, figure: Figure
 ) -> None:
@@ -110,7 +110,7 @@ def test_all_are_used_up_and_come_back(mounter: Mounter) -> None:
         entry = mount.path / "sample/entries/1"
         mount.pin("sample", sample)
         assert entry.read_text() == "100\n"
-        for _ in range(3):
+        for _ in range(2):
             with all_opened(entry) as count:
                 assert count > FEW // 2
                 # What takes one alone may yet be done: to open a pin takes two for a moment.

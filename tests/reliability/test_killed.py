@@ -94,7 +94,7 @@ def killing() -> Iterator[Killing]:
             mount.close()
 
 
-@pytest.mark.soak(short=4, share=3)
+@pytest.mark.soak(short=2, share=3)
 def test_killed_at_a_system_call(killing: Killing, span: float, figure: Figure) -> None:
     tried = failed = 0
     for _ in passing(span):
@@ -160,12 +160,12 @@ def until_dead(work: Callable[[Client], None], client: Busy) -> None:
 CLIENTS: list[Callable[[Client], None]] = [*[anything] * 4, blocked, polling]
 
 
-@pytest.mark.soak(short=3, share=2)
+@pytest.mark.soak(short=1, share=2)
 def test_killed_while_many_are_busy(killing: Killing, span: float, figure: Figure) -> None:
     known = [killing.learned.learn(name).state for name in ACTIONS]
     done = killed = 0
     for _ in passing(span):
-        done += killed_when_busy(killing, random.randint(1, 100))
+        done += killed_when_busy(killing, random.randint(1, 60))
         killed += 1
         for cell, value in killing.stage.state().items():
             whole = {state.get(cell) for state in [killing.stage.start, *known]}

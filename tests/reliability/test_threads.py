@@ -45,7 +45,7 @@ def few() -> Iterator[tuple[Trials, Mount, Limited]]:
         yield Trials(made, mount), mount, group
 
 
-@pytest.mark.soak(short=3)
+@pytest.mark.soak(short=2)
 def test_without_threads_nothing_is_half_done(
     few: tuple[Trials, Mount, Limited], span: float, figure: Figure
 ) -> None:
