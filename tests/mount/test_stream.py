@@ -180,7 +180,7 @@ def test_others_are_served_meanwhile(mounted: Mount, large: Path, what: str) -> 
     if "some" in what:
         mounted.pin("some", filled(SOME))
     if "sparse" in what:  # nothing is in it, and there are no batches
-        mounted.pin("sparse", make_map(MapType.PROG_ARRAY, key=4, value=4, max_entries=SLOTS))
+        mounted.pin("sparse", make_map(MapType.DEVMAP, key=4, value=4, max_entries=SLOTS))
     name = mounted.path / "other/info"
     mounted.pin("other", make_map())
     name.read_text()

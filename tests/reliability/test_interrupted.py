@@ -58,7 +58,7 @@ def small(mounted: Mount, made: Rings) -> Path:
 @pytest.fixture
 def sparse(mounted: Mount) -> Iterator[Path]:
     """A large table without an entry."""
-    with make_map(MapType.PROG_ARRAY, value="u32", max_entries=SLOTS) as table:
+    with make_map(MapType.DEVMAP, key=4, value=4, max_entries=SLOTS) as table:
         mounted.pin("sparse", table)
         yield mounted.path / "sparse"
 
