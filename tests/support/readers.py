@@ -15,7 +15,7 @@ from support.shell import ENVIRONMENT
 from support.waiting import eventually
 
 # No client may be in a read for longer, once a signal came.
-SOON = 0.5
+SOON = 1.0
 
 
 def hexed(*records: bytes) -> str:
