@@ -9,7 +9,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -39,6 +39,8 @@ _TABLES: Mapping[int, type[Object]] = {
 # Links that have a map.
 _WITH_MAPS = frozenset({LinkType.ITER, LinkType.STRUCT_OPS, LinkType.SOCKMAP})
 _MOST_SLOTS = 1 << 16
+# In a table that nobody pins or holds are no programs; but somebody may, out of our sight.
+_MOST_SLOTS_OF_NOBODY = 1 << 12
 # Others may have a turn after so many seconds.
 _TURN = 0.003
 # The processes are looked through for so long, in seconds; then it is not known who holds what.
@@ -95,6 +97,12 @@ class Snapshot:
     pins: dict[Key, list[str]] = field(default_factory=dict)
     closed: int = 0
     holders: Holders | None = None
+
+    def is_in_use(self, kind: str, object_id: int) -> bool:
+        """Whether it is pinned, or a process has it open, as far as that can be seen; True where
+        that is not known."""
+        key = (kind, object_id)
+        return key in self.pins or self.holders is None or key in self.holders
 
     def target(self, map_id: int) -> type[Object] | None:
         """What is in the slots of a table; None for a map that is no table."""
@@ -205,17 +213,17 @@ class Survey:
             self._allowed = False
 
     def _take_anew(self) -> Iterator[int | None]:
-        began = turn = time.monotonic()
-        snapshot, cost = Snapshot(), 0.0
+        began = time.monotonic()
+        snapshot = Snapshot()
+        yield from self._find_holders(snapshot)
+        cost = time.monotonic() - began
+        turn = time.monotonic()
         for _ in self._take(snapshot):
             spent = time.monotonic() - turn
             if spent > _TURN:
                 cost += spent
                 yield None
                 turn = time.monotonic()
-        asked = time.monotonic()
-        yield from self._find_holders(snapshot)
-        cost += time.monotonic() - asked
         self._long = cost > _AT_ONCE
         self.last, self._taken, self._cost = snapshot, began, cost
 
@@ -248,6 +256,48 @@ class Survey:
         except OSError as error:
             log.debug("the holders of objects cannot be found: %s", error)
 
+    def _find_pins(self, snapshot: Snapshot) -> Iterator[None]:
+        for pin in self._pins.walk():
+            if pin:
+                key, path = pin
+                snapshot.pins.setdefault(key, []).append(path)
+            yield
+        snapshot.closed = self._pins.closed
+
+    def _take_maps(self, snapshot: Snapshot) -> Iterator[None]:
+        idle = self._idle_tables(snapshot)
+        snapshot.maps.update(idle)
+        snapshot.slots.update((number, []) for number in idle)
+        for bpf_map in _each(Map, idle):
+            info = bpf_map.info
+            facts = MapFacts(info.type, _name(bpf_map), info.btf_id, info.max_entries)
+            snapshot.maps[info.id] = facts
+            if info.type == MapType.STRUCT_OPS:
+                snapshot.operations[info.id] = struct_ops.programs(bpf_map)
+            nobodys = not snapshot.is_in_use(Map.kind, info.id)
+            emptied = nobodys and info.type == MapType.PROG_ARRAY
+            most = _MOST_SLOTS_OF_NOBODY if emptied else _MOST_SLOTS
+            if info.type in _TABLES and info.max_entries <= most:
+                yield from _look_into(bpf_map, snapshot.slots.setdefault(info.id, []))
+            yield
+
+    def _idle_tables(self, snapshot: Snapshot) -> dict[int, MapFacts]:
+        """Tables of programs that are known and empty, and that nobody pins or holds: nobody can
+        have changed them, and they are not opened again.
+
+        When the last descriptor of one is closed, the kernel empties it slot by slot, later; and
+        when that happens once more before it has begun, a reference is lost and the table is never
+        freed (prog_array_map_clear in kernel/bpf/arraymap.c; seen on Linux 6.18).
+        """
+        return {
+            number: facts
+            for number in Map.ids()
+            if (facts := self.last.maps.get(number))
+            and facts.type == MapType.PROG_ARRAY
+            and not self.last.slots.get(number)
+            and not snapshot.is_in_use(Map.kind, number)
+        }
+
     def _outdated(self) -> bool:
         """Whether there are objects that the last one does not have."""
         kinds: tuple[tuple[type[Object], Mapping[int, object]], ...] = (
@@ -259,15 +309,8 @@ class Survey:
 
     def _take(self, snapshot: Snapshot) -> Iterator[None]:
         """Fill a snapshot, piece by piece."""
-        for bpf_map in _each(Map):
-            info = bpf_map.info
-            facts = MapFacts(info.type, _name(bpf_map), info.btf_id, info.max_entries)
-            snapshot.maps[info.id] = facts
-            if info.type == MapType.STRUCT_OPS:
-                snapshot.operations[info.id] = struct_ops.programs(bpf_map)
-            if info.type in _TABLES and info.max_entries <= _MOST_SLOTS:
-                yield from _look_into(bpf_map, snapshot.slots.setdefault(info.id, []))
-            yield
+        yield from self._find_pins(snapshot)
+        yield from self._take_maps(snapshot)
         for program in _each(Program):
             info, ids = program.info, tuple(program.map_ids())
             snapshot.programs[info.id] = ProgramFacts(info.type, _name(program), info.btf_id, ids)
@@ -287,12 +330,6 @@ class Survey:
             if found and found.program_id in snapshot.programs:
                 snapshot.direct.append(found)
             yield
-        for pin in self._pins.walk():
-            if pin:
-                key, path = pin
-                snapshot.pins.setdefault(key, []).append(path)
-            yield
-        snapshot.closed = self._pins.closed
 
 
 def _name(obj: Map | Program) -> str:
@@ -300,9 +337,11 @@ def _name(obj: Map | Program) -> str:
     return name.decode("utf-8", "replace")
 
 
-def _each(kind: type[Opened]) -> Iterator[Opened]:
-    """All objects of a kind, each open for a moment."""
+def _each(kind: type[Opened], but: Container[int] = ()) -> Iterator[Opened]:
+    """All objects of a kind but some, each open for a moment."""
     for object_id in kind.ids():
+        if object_id in but:
+            continue
         with contextlib.suppress(FileNotFoundError), kind.from_id(object_id) as obj:
             yield obj
 

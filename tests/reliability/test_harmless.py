@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from support.links import (
     raw_tracepoint,
     struct_ops_link,
 )
-from support.maps import u32
-from support.mounting import Mount, mounted, mounted_bpffs
+from support.maps import make_map, u32
+from support.mounting import COMMAND, Mount, mounted, mounted_bpffs
 from support.network import network
+from support.programs import using
 from support.samples import workshop
 from support.soaking import Figure, passing
 from support.tracing import Tracer
@@ -168,3 +170,25 @@ def test_windows(everything: tuple[Mount, Watched], manager: str, tmp_path: Path
     ):
         eventually("all is seen", lambda: expected <= dict(tracer.opened(mount.path)).keys(), 100)
     unchanged(watched, before, manager)
+
+
+def test_a_table_of_programs_that_nobody_holds_is_opened_once(
+    mounter: Callable[..., Mount], tmp_path: Path
+) -> None:
+    """Each time that it is closed the kernel empties it anew; when that is too soon after another
+    time, it stays for ever."""
+    calls = tmp_path / "calls"
+    mount = mounter(command=["strace", "-f", "-qq", "-e", "trace=bpf", "-o", str(calls), *COMMAND])
+    with make_map(MapType.PROG_ARRAY, key=4, value=4) as table, using(table) as program:
+        number = table.info.id
+        mount.pin("program", program)
+
+    def info_in_a_new_survey() -> None:
+        with make_map(name="new") as new:  # only a new survey knows of it
+            told = json.loads((mount.path / f".by-id/maps/{new.info.id}/info.json").read_text())
+            assert told["holders"]
+
+    for _ in range(5):
+        info_in_a_new_survey()
+    opening = f"bpf(BPF_MAP_GET_FD_BY_ID, {{map_id={number}, "
+    assert calls.read_text().count(opening) == 1
