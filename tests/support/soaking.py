@@ -76,7 +76,9 @@ def noting(item: pytest.Item) -> Figure:
     """Where a test tells its figures."""
 
     def figure(what: str, value: object, /) -> None:
-        item.user_properties.append((_FIGURES + what, value))
+        # As text: a report goes from one process of pytest-xdist to another, which takes no more.
+        shown = f"{value:,}" if isinstance(value, int) else f"{value}"
+        item.user_properties.append((_FIGURES + what, shown))
 
     return figure
 
@@ -88,6 +90,5 @@ def table(reports: Iterator[pytest.TestReport]) -> list[str]:
         for what, value in report.user_properties:
             if what.startswith(_FIGURES):
                 name = report.nodeid.rpartition("/")[2]
-                shown = f"{value:,}" if isinstance(value, int) else f"{value}"
-                lines.append(f"| {name} | {what.removeprefix(_FIGURES)} | {shown} |")
+                lines.append(f"| {name} | {what.removeprefix(_FIGURES)} | {value} |")
     return ["| test | what | figure |", "| --- | --- | ---: |", *lines] if lines else []
