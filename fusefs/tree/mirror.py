@@ -95,8 +95,9 @@ class Mirror(Directory):
                 raise gone() from None  # it was replaced a moment ago
         if stat.S_ISLNK(status.st_mode):
             return MirrorLink(self.directory, name, status.st_ino)
-        place = self._places.get(name) or PinPlace(self.directory, name, self._context)
-        self._places[name] = place
+        place = self._places.get(name)
+        if place is None or not place.is_for(status):
+            place = self._places[name] = PinPlace(self.directory, name, self._context)
         return _opened_up(place)
 
     def children(self) -> Iterator[tuple[str, Node]]:

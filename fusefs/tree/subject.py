@@ -106,7 +106,9 @@ class Place(ABC):
 
 
 class PinPlace(Place):
-    """A name in a directory of bpffs. Renamed through the mount, it is the same place still."""
+    """A name in a directory of bpffs. Renamed through the mount, it is the same place still; but a
+    pin with another owner, group or mode is in a place of its own. What the kernel keeps of a place
+    for a moment, as the keys that are there, it tells to those who may look at the pin by then."""
 
     def __init__(self, directory: bpffs.Directory, name: str, context: Context) -> None:
         super().__init__(context)
@@ -121,6 +123,11 @@ class PinPlace(Place):
         """It has another name now."""
         self.directory, self.name, self._mark = directory, name, b""
         self.changed()
+
+    def is_for(self, status: os.stat_result) -> bool:
+        """Whether it is the place of a pin with these attributes, if there is one by its name."""
+        seen = self._status
+        return seen is None or seen.st_ino == status.st_ino or _rights(seen) == _rights(status)
 
     def changed(self) -> None:
         """What this request has seen of it is no longer so."""
@@ -159,13 +166,21 @@ class PinPlace(Place):
     def _look(self) -> os.stat_result:
         try:
             mark = self.directory.mark(self.name)
-            if self._status is None or not mark or mark != self._mark:
-                self._status, self._mark = self.directory.stat(self.name), mark
-            return self._status
+            if self._status and mark and mark == self._mark:
+                return self._status
+            status = self.directory.stat(self.name)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EXDEV):  # removed, or something mounted on it
                 raise gone() from None
             raise
+        if not self.is_for(status):
+            raise gone()
+        self._status, self._mark = status, mark
+        return status
+
+
+def _rights(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_uid, status.st_gid, status.st_mode
 
 
 class Pin(Subject):

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from fusefs.restore.copies import Failed
 from fusefs.restore.places import Places
 from fusefs.tree.context import Context
 from fusefs.tree.mirror import Mirror
-from fusefs.tree.node import Change, Symlink
+from fusefs.tree.node import FRESH, Change, Symlink
 
 SECRET, VALUE = u32(7777), u64(123_456)
 
@@ -139,6 +140,28 @@ def test_rights_are_those_to_the_pin_that_is_there_now(
         outcome = person.tell(_swapped, home, behind, operation)
         assert not outcome.allowed, outcome
         assert dump(secret) == {SECRET: VALUE}
+    finally:
+        person.close()
+
+
+def test_keys_that_somebody_else_has_looked_up_meanwhile(for_all: Mount, secret: Map) -> None:
+    """The kernel knows for a moment that they are there; not for those who swap the pins back."""
+    person = Person(THE_STRANGER)
+    try:
+        home, behind = for_all.path / "home", for_all.source / "home"
+        looks = 0
+        for _ in range(10):
+            assert person.tell(os.listdir, home / "mine/entries").allowed
+            exchange(behind, "mine", "roots")
+            assert (home / "mine/entries/7777").stat().st_size
+            assert "7777" in os.listdir(home / "mine/entries")
+            exchange(behind, "mine", "roots")
+            deadline = time.monotonic() + 2 * FRESH
+            while time.monotonic() < deadline:
+                outcome = person.tell(_stat, home / "mine/entries")
+                assert not outcome.allowed, outcome
+                looks += 1
+        assert looks
     finally:
         person.close()
 

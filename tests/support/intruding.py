@@ -182,11 +182,7 @@ def _save(entries: Path) -> None:
 
 def work(mount: Path, home: str, owner: int, seconds: float) -> Tally:
     """What a careful root does in the directories of a user: it opens each without following a
-    link, looks whose it is, and goes on with what it has opened.
-
-    It looks at no keys. For `FRESH` the kernel knows those that somebody has looked up, and tells
-    whether they are there to who may search `entries/` by then, without asking.
-    """
+    link, looks whose it is, and goes on with what it has opened. What is there it reads."""
     tally = Tally()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -196,6 +192,8 @@ def work(mount: Path, home: str, owner: int, seconds: float) -> Tally:
                 if os.fstat(fd).st_uid == owner:
                     _done(tally, _in_directory(fd, owner))
         _done(tally, _on_link(mount / home / "link", owner))
+        for name in PINS:
+            _done(tally, _as_it_is(mount / home / name))
     return tally
 
 
@@ -226,3 +224,22 @@ def _on_link(link: Path, owner: int) -> Iterator[tuple[str, Operation]]:
 
 def _give(fd: int, owner: int) -> None:
     libc.call("fchownat", fd, ctypes.c_char_p(b""), owner, owner, _AT_EMPTY_PATH)
+
+
+def _as_it_is(pin: Path) -> Iterator[tuple[str, Operation]]:
+    """What changes nothing wherever it leads to. (What root may read is no leak.)"""
+    for name in ("info", "entries.jsonl", f"entries/{OWN_KEY}", f"entries/{SECRET_KEY}"):
+        yield f"read {name}", partial(_read_whole, pin / name)
+    yield "list", partial(_list_whole, pin / "entries")
+
+
+def _read_whole(path: Path) -> None:
+    text = path.read_text()
+    if text and not text.endswith("\n"):
+        raise OSError(errno.EIO, f"half a text: {text!r}")
+
+
+def _list_whole(path: Path) -> None:
+    names = set(os.listdir(path))
+    if OWN_KEY in names and SECRET_KEY in names:
+        raise OSError(errno.EIO, f"names of two maps: {names}")
