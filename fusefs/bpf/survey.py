@@ -98,12 +98,6 @@ class Snapshot:
     closed: int = 0
     holders: Holders | None = None
 
-    def is_in_use(self, kind: str, object_id: int) -> bool:
-        """Whether it is pinned, or a process has it open, as far as that can be seen; True where
-        that is not known."""
-        key = (kind, object_id)
-        return key in self.pins or self.holders is None or key in self.holders
-
     def target(self, map_id: int) -> type[Object] | None:
         """What is in the slots of a table; None for a map that is no table."""
         facts = self.maps.get(map_id)
@@ -213,17 +207,17 @@ class Survey:
             self._allowed = False
 
     def _take_anew(self) -> Iterator[int | None]:
-        began = time.monotonic()
-        snapshot = Snapshot()
-        yield from self._find_holders(snapshot)
-        cost = time.monotonic() - began
-        turn = time.monotonic()
+        began = turn = time.monotonic()
+        snapshot, cost = Snapshot(), 0.0
         for _ in self._take(snapshot):
             spent = time.monotonic() - turn
             if spent > _TURN:
                 cost += spent
                 yield None
                 turn = time.monotonic()
+        asked = time.monotonic()
+        yield from self._find_holders(snapshot)
+        cost += time.monotonic() - asked
         self._long = cost > _AT_ONCE
         self.last, self._taken, self._cost = snapshot, began, cost
 
@@ -274,8 +268,7 @@ class Survey:
             snapshot.maps[info.id] = facts
             if info.type == MapType.STRUCT_OPS:
                 snapshot.operations[info.id] = struct_ops.programs(bpf_map)
-            nobodys = not snapshot.is_in_use(Map.kind, info.id)
-            emptied = nobodys and info.type == MapType.PROG_ARRAY
+            emptied = info.type == MapType.PROG_ARRAY and not self._in_use(snapshot, info.id)
             most = _MOST_SLOTS_OF_NOBODY if emptied else _MOST_SLOTS
             if info.type in _TABLES and info.max_entries <= most:
                 yield from _look_into(bpf_map, snapshot.slots.setdefault(info.id, []))
@@ -295,8 +288,16 @@ class Survey:
             if (facts := self.last.maps.get(number))
             and facts.type == MapType.PROG_ARRAY
             and not self.last.slots.get(number)
-            and not snapshot.is_in_use(Map.kind, number)
+            and self._in_use(snapshot, number) is False
         }
+
+    def _in_use(self, snapshot: Snapshot, map_id: int) -> bool | None:
+        """Whether a map is pinned, or a process had it open when it was last seen who has; None
+        where neither is known."""
+        key = (Map.kind, map_id)
+        if key in snapshot.pins:
+            return True
+        return None if self.last.holders is None else key in self.last.holders
 
     def _outdated(self) -> bool:
         """Whether there are objects that the last one does not have."""
