@@ -28,6 +28,9 @@ from collections.abc import Iterator
 _PLACES = re.compile(rb"request_wait_answer|fuse|fdget_pos")
 # So many tasks are looked at.
 _MOST = 64
+# Servers of files that do one thing after another: while one waits, nothing comes through to all
+# who use it, be it the signal of who has asked for this. (sshd is its own sftp-server.)
+_SERVERS = frozenset({b"sftp-server", b"sshd", b"sshd-session", b"smbd", b"proftpd", b"vsftpd"})
 
 
 class Wait(enum.Enum):
@@ -35,7 +38,7 @@ class Wait(enum.Enum):
 
     PATIENT = enum.auto()  # it waits for us
     INTERRUPTED = enum.auto()  # it did, and a signal has come
-    UNKNOWN = enum.auto()  # it cannot be told who it is, or what it does
+    UNKNOWN = enum.auto()  # it cannot be told what it does, or for whom
 
 
 # By the state of its only task that waits, see proc_pid_stat(5).
@@ -53,8 +56,11 @@ def wait_of(pid: int) -> Wait:
             return Wait.UNKNOWN
         with contextlib.suppress(OSError):  # it has ended
             if _PLACES.match(_read(f"{task}/wchan").lstrip(b"_")):
-                # The name of the program comes before it, in parentheses, and may have any bytes.
-                states.append(_read(f"{task}/stat").rpartition(b")")[2].split()[0])
+                # The name of the program is in parentheses, and may have any bytes.
+                start, _, end = _read(f"{task}/stat").rpartition(b")")
+                if start.partition(b"(")[2] in _SERVERS:
+                    return Wait.UNKNOWN
+                states.append(end.split()[0])
     return _WAITS.get(states[0], Wait.UNKNOWN) if len(states) == 1 else Wait.UNKNOWN
 
 
