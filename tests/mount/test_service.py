@@ -93,7 +93,7 @@ def makes_for_others(mount: Mount) -> bool:
 
 def finds_holders(mount: Mount) -> bool:
     holders = json.loads((mount.path / "sample/info.json").read_text())["holders"]
-    return os.getpid() in [holder["pid"] for holder in holders]
+    return isinstance(holders, list) and os.getpid() in [holder["pid"] for holder in holders]
 
 
 def names_kernel_functions(mount: Mount) -> bool:

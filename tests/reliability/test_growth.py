@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from support.links import loaded, raw_tracepoint
 from support.maps import NO_PREALLOC, exists, make_map, pin, u32, u64
 from support.mounting import Mount
 from support.programs import load
-from support.shell import ENVIRONMENT
+from support.shell import ENVIRONMENT, end_group
 from support.soaking import Figure, passing
 from support.waiting import eventually
 
@@ -108,14 +107,6 @@ def _is_gone(kind: type[Object], number: int) -> bool:
     return not exists(kind, number)
 
 
-def _has_ended(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 @contextlib.contextmanager
 def readers(mount: Mount) -> Iterator[None]:
     """Some who read all that there is, all the time."""
@@ -136,9 +127,9 @@ def readers(mount: Mount) -> Iterator[None]:
         assert all(process.poll() is None for process in processes)
     finally:
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
-            eventually("its children have ended", partial(_has_ended, process.pid), 20)
+            end_group(process.pid)
 
 
 def use(path: Path) -> None:

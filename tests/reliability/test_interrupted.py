@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from support.maps import make_map, u32
 from support.mounting import Mount
 from support.readers import SOON, hexed, reading
 from support.rings import Rings, rings
-from support.shell import ENVIRONMENT
+from support.shell import ENVIRONMENT, end_group
 from support.waiting import eventually
 
 from fusefs.bpf.clients import Wait, wait_of
@@ -63,12 +62,6 @@ def sparse(mounted: Mount) -> Iterator[Path]:
         yield mounted.path / "sparse"
 
 
-def end_group(leader: int) -> None:
-    """Kill all of a process group that is left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
-
-
 @pytest.fixture
 def clients() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a client; it is killed in the end, with all that it has started."""
@@ -83,8 +76,9 @@ def clients() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
                 stdin=subprocess.PIPE,
                 start_new_session=True,
             )
-            stack.enter_context(process)
             stack.callback(end_group, process.pid)
+            stack.enter_context(process)
+            stack.callback(process.kill)
             return process
 
         yield start

@@ -22,7 +22,7 @@ from support.mounting import COMMAND, Mount, mounts_at
 from support.readers import reading
 from support.rings import rings
 from support.running import repeating
-from support.shell import ENVIRONMENT
+from support.shell import ENVIRONMENT, end_group
 from support.soaking import Figure, passing
 from support.waiting import eventually
 
@@ -229,9 +229,9 @@ def test_clients_are_signalled(sample: tuple[Mount, Map], span: float, figure: F
                 time.sleep(random.uniform(0, 0.1))
                 os.killpg(process.pid, number)
                 others.more(3)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait(5)
+            end_group(process.pid)
     figure("clients that were signalled", clients + 1)
     figure("longest read of another meanwhile, s", round(max(took), 3))
     assert sorted(took)[len(took) // 2] < 0.5

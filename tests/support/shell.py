@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from support.waiting import eventually
 
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
 # For who begins a mount namespace: the mounts of tests that run beside it would not end before it.
@@ -53,6 +57,22 @@ def run(
 def bash(command: str, cwd: str | Path, *, given: bytes = b"", seconds: float = 60) -> Result:
     """Run a bash command line."""
     return run(["bash", "-c", command], cwd=cwd, given=given, seconds=seconds)
+
+
+def end_group(leader: int) -> None:
+    """Kill all of a process group that is left, and wait until none is: as long as one is, the
+    mount that it works in is busy. Who has started the leader waits for that one before."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    eventually("all have ended", lambda: _has_ended(leader), 20)
+
+
+def _has_ended(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def checked(*command: str | Path) -> str:

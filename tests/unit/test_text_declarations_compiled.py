@@ -160,7 +160,7 @@ def test_the_kernels_types(tmp_path: Path) -> None:
     ids = list({*Random(1).sample(unique_names(btf), 1000), *large})
     checks = asserted(btf, ids)
     assert len(checks) > 5000
-    clang("\n".join([declarations(btf, ids), *checks, ""]), tmp_path, "-fsyntax-only")
+    clang("\n".join([declarations(btf, ids, 1 << 24), *checks, ""]), tmp_path, "-fsyntax-only")
     small = [type_id for type_id in ids[:300] if getattr(btf.type(type_id), "size", 0) < 1 << 16]
     assert compiled_alike(btf, [*small, *large], tmp_path).members > 2000
 
