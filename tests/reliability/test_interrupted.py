@@ -179,7 +179,7 @@ def test_a_reader_can_be_stopped_and_goes_on(made: Rings, small: Path) -> None:
     with reading(small) as reader:
         stat = Path(f"/proc/{reader.process.pid}/stat")
         time.sleep(LONG)
-        reader.process.send_signal(signal.SIGTSTP)
+        reader.process.send_signal(signal.SIGSTOP)  # SIGTSTP stops no orphaned group
         eventually("it is stopped", lambda: stat.read_text().split()[2] == "T", SOON)
         made.put(b"a")
         reader.process.send_signal(signal.SIGCONT)
