@@ -75,7 +75,6 @@ def test_what_changes_is_seen_and_what_is_written_is_there(
         before = entry.stat().st_mtime_ns
         clock.set(seconds)
         assert abs(told_now(mount) - time.time() - seconds) < 60
-        began = time.monotonic()
         text = f"{10 ** (3 + turn)}\n"
         made.update(u32(1), u64(int(text)))
         eventually("it is seen", lambda text=text: entry.stat().st_size == len(text), SOON)
@@ -86,13 +85,16 @@ def test_what_changes_is_seen_and_what_is_written_is_there(
         assert entry.stat().st_mtime_ns == changed.st_mtime_ns  # as long as nothing changes
         entry.write_text("77\n")
         assert dump(made) == {u32(1): u64(77)}
+        other = f"other{turn}"  # (what looks for it asks often for the time, which is slow now)
+        mount.pin(other, made)
+        info = mount.path / "sample/info"
+        eventually("it is found", lambda info=info, name=other: name in info.read_text(), 10)
         with make_map(name="new") as new:
             said = mount.sh(
                 f"cat .by-id/maps/{new.info.id}/info sample/info.json; ls -l sample/entries"
             )
             assert "name: new\n" in said.stdout
             assert said.stdout.endswith(" 1\n")
-        assert time.monotonic() - began < 2 * SOON
 
 
 def test_who_waits_has_what_comes(clock: Clock, mounter: Callable[..., Mount]) -> None:
