@@ -106,6 +106,8 @@ _LOCKABLE = frozenset(
 _LOCKED = 4  # BPF_F_LOCK, linux/bpf.h
 # Types whose elements are used for other keys at once when they are free.
 _REUSING = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
+# So many times more at most is a value looked at which changes all the time.
+_LOOKS = 8
 
 
 class Existence(enum.IntEnum):
@@ -291,16 +293,25 @@ class Map(Object):
         """The value of `key`. Raises FileNotFoundError when the map does not have it."""
         if self.prefixes:
             return lpm_trie.lookup(self, key)
+        value = self._look(key)
+        if self._known.reusing:
+            # A look-up takes no lock. While the element of the key is replaced, and at once used
+            # for another key, it can miss the key (lookup_nulls_elem_raw in kernel/bpf/hashtab.c:
+            # 20 of a million do at half a million updates a second), and it can copy the other
+            # one's value (bpf_map_copy_value in kernel/bpf/syscall.c). So it has to be seen twice.
+            for _ in range(_LOOKS):
+                last, value = value, self._look(key)
+                if value == last:
+                    break
+        if value is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return value
+
+    def _look(self, key: bytes) -> bytes | None:
         try:
             self._call(Command.MAP_LOOKUP_ELEM, key, self.locked)
         except FileNotFoundError:
-            if not self._known.reusing:
-                raise
-            # A look-up takes no lock. It can miss a key whose element is replaced meanwhile, if it
-            # stands on that when it comes back to the same bucket, used for another key in between
-            # (lookup_nulls_elem_raw in kernel/bpf/hashtab.c): 20 of a million do at half a million
-            # updates a second. So what is not there is looked for twice.
-            self._call(Command.MAP_LOOKUP_ELEM, key, self.locked)
+            return None
         return self._given()
 
     def filled(self, slots: range) -> list[tuple[bytes, bytes]]:
@@ -324,11 +335,7 @@ class Map(Object):
     def longest_match(self, key: bytes) -> bytes | None:
         """The value of the longest prefix in an LPM trie that covers `key`, or is `key`; None when
         there is none."""
-        try:
-            self._call(Command.MAP_LOOKUP_ELEM, key)
-        except FileNotFoundError:
-            return None
-        return self._given()
+        return self._look(key)
 
     def update(self, key: bytes, value: bytes, existence: Existence = Existence.ANY) -> None:
         """Set the value of `key`.
