@@ -252,7 +252,7 @@ def test_descriptors_are_given_back(directory: Directory) -> None:
             directory.open_pin("sample", number + 1)
         directory.list()
         Directory(".", directory)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @contextlib.contextmanager
