@@ -30,7 +30,7 @@ def nothing_stays() -> Iterator[None]:
     """No child and no descriptor may be left after a test."""
     before, children = descriptors(), children_of(os.getpid())
     yield
-    assert descriptors() == before
+    assert descriptors() <= before  # what an earlier test forgot may be closed by now
     assert children_of(os.getpid()) == children
 
 

@@ -177,7 +177,7 @@ def test_a_run_is_given_up(iterators: Loaded) -> None:
             read_some(run, 10)
     link.close()
     eventually("the threads have ended", lambda: threads() == 0)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def test_too_many_runs(iterators: Loaded) -> None:
