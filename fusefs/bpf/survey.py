@@ -261,7 +261,7 @@ class Survey:
     def _take_maps(self, snapshot: Snapshot) -> Iterator[None]:
         idle = self._idle_tables(snapshot)
         snapshot.maps.update(idle)
-        snapshot.slots.update((number, []) for number in idle)
+        snapshot.slots.update((number, []) for number in idle if number in self.last.slots)
         for bpf_map in _each(Map, idle):
             info = bpf_map.info
             facts = MapFacts(info.type, _name(bpf_map), info.btf_id, info.max_entries)
@@ -275,8 +275,8 @@ class Survey:
             yield
 
     def _idle_tables(self, snapshot: Snapshot) -> dict[int, MapFacts]:
-        """Tables of programs that are known and empty, and that nobody pins or holds: nobody can
-        have changed them, and they are not opened again.
+        """Tables of programs that are known, that were empty if they were looked into, and that
+        nobody pins or holds: nobody can have changed them, and they are not opened again.
 
         When the last descriptor of one is closed, the kernel empties it slot by slot, later; and
         when that happens once more before it has begun, a reference is lost and the table is never

@@ -70,6 +70,30 @@ def test_a_key_that_a_look_up_has_missed_is_found(
         assert missed == 1
 
 
+@each_hash
+def test_the_value_of_another_key_that_a_look_up_gives_is_not_taken(
+    kind: MapType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    actual = syscall.bpf
+
+    def wrong_once(command: Command, arguments: ctypes.Structure) -> int:
+        nonlocal looks
+        result = actual(command, arguments)
+        if command == Command.MAP_LOOKUP_ELEM:
+            looks += 1
+            if looks == 1:
+                ctypes.memmove(arguments.value, other, len(other))
+        return result
+
+    with make_map(kind) as made:
+        made.update(u32(1), value_of(made, 5))
+        other = value_of(made, 6)
+        monkeypatch.setattr(syscall, "bpf", wrong_once)
+        assert made.lookup(u32(1)) == value_of(made, 5)
+        assert looks == 3  # the two that agree, and no more
+
+
 @each_array
 def test_an_array_has_all_its_indices_and_no_other(kind: MapType) -> None:
     with make_map(kind, max_entries=3) as made:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def sample(clock: Clock, mounter: Callable[..., Mount]) -> Iterator[tuple[Mount,
         yield mount, made
 
 
+def has_size(path: Path, size: int) -> bool:
+    return path.stat().st_size == size
+
+
+def tells(path: Path, text: str) -> bool:
+    return text in path.read_text()
+
+
 def told_now(mount: Mount) -> float:
     """What time it is to the mount: a refusal is noted with it."""
     assert mount.sh("echo x > sample/entries/1").code
@@ -77,7 +86,7 @@ def test_what_changes_is_seen_and_what_is_written_is_there(
         assert abs(told_now(mount) - time.time() - seconds) < 60
         text = f"{10 ** (3 + turn)}\n"
         made.update(u32(1), u64(int(text)))
-        eventually("it is seen", lambda text=text: entry.stat().st_size == len(text), SOON)
+        eventually("it is seen", partial(has_size, entry, len(text)), SOON)
         assert entry.read_text() == text
         changed = entry.stat()
         assert changed.st_mtime_ns != before
@@ -88,7 +97,7 @@ def test_what_changes_is_seen_and_what_is_written_is_there(
         other = f"other{turn}"  # (what looks for it asks often for the time, which is slow now)
         mount.pin(other, made)
         info = mount.path / "sample/info"
-        eventually("it is found", lambda info=info, name=other: name in info.read_text(), 10)
+        eventually("it is found", partial(tells, info, other), 10)
         with make_map(name="new") as new:
             said = mount.sh(
                 f"cat .by-id/maps/{new.info.id}/info sample/info.json; ls -l sample/entries"
